@@ -61,9 +61,11 @@ export function asContainer(ephemeral: EphemeralContainer): Container {
 /** The status that the API shows for a container, whichever list holds it. */
 export function containerStatusOf(pod: Pod, name: string): ContainerStatus | undefined {
   const status = pod.status;
-  return [...(status?.containerStatuses ?? []), ...(status?.initContainerStatuses ?? []), ...(status?.ephemeralContainerStatuses ?? [])].find(
-    (s) => s.name === name,
-  );
+  return [
+    ...(status?.containerStatuses ?? []),
+    ...(status?.initContainerStatuses ?? []),
+    ...(status?.ephemeralContainerStatuses ?? []),
+  ].find((s) => s.name === name);
 }
 
 /** True when the pod's phase says that it has ended for good. */

@@ -1,0 +1,58 @@
+import type { Container, ResourceRequirements } from './generated/api.ts';
+import { type AgentPod, isSidecar } from './pod.ts';
+import { addQuantity, compareQuantity } from './quantity.ts';
+
+/** Resource name → canonical quantity text. */
+export type ResourceList = Record<string, string>;
+
+/** Adds two lists name by name. */
+export function addResources(a: ResourceList, b: ResourceList): ResourceList {
+  const sum: ResourceList = { ...a };
+  for (const [name, value] of Object.entries(b)) sum[name] = sum[name] === undefined ? value : addQuantity(sum[name], value);
+  return sum;
+}
+
+function maxResources(a: ResourceList, b: ResourceList): ResourceList {
+  const max: ResourceList = { ...a };
+  for (const [name, value] of Object.entries(b)) if (max[name] === undefined || compareQuantity(value, max[name]) > 0) max[name] = value;
+  return max;
+}
+
+/**
+ * What the pod asks of a node: sums over app containers and sidecars, no less than any init container with the sidecars started before it, pod-level
+ * resources where given, plus overhead (k8s.io/component-helpers/resource PodRequests / PodLimits).
+ */
+function podTotal(pod: AgentPod, of: (resources: ResourceRequirements | undefined) => ResourceList, withOverhead: boolean): ResourceList {
+  let total: ResourceList = {};
+  for (const c of pod.spec.containers) total = addResources(total, of(c.resources));
+  let sidecars: ResourceList = {};
+  let initPeak: ResourceList = {};
+  for (const c of pod.spec.initContainers ?? []) {
+    if (isSidecar(c)) {
+      total = addResources(total, of(c.resources));
+      sidecars = addResources(sidecars, of(c.resources));
+      initPeak = maxResources(initPeak, sidecars);
+    } else initPeak = maxResources(initPeak, addResources(sidecars, of(c.resources)));
+  }
+  total = maxResources(total, initPeak);
+  for (const [name, value] of Object.entries(of(pod.spec.resources))) {
+    if (name === 'cpu' || name === 'memory' || name.startsWith('hugepages-')) total[name] = value;
+  }
+  return withOverhead && pod.spec.overhead !== undefined ? addResources(total, pod.spec.overhead) : total;
+}
+
+export function podRequests(pod: AgentPod, options: { withOverhead?: boolean } = {}): ResourceList {
+  return podTotal(pod, (r) => r?.requests ?? {}, options.withOverhead ?? true);
+}
+
+export function podLimits(pod: AgentPod, options: { withOverhead?: boolean } = {}): ResourceList {
+  return podTotal(pod, (r) => r?.limits ?? {}, options.withOverhead ?? true);
+}
+
+export function requestOf(container: Container, resource: string): string | undefined {
+  return container.resources?.requests?.[resource];
+}
+
+export function limitOf(container: Container, resource: string): string | undefined {
+  return container.resources?.limits?.[resource];
+}
