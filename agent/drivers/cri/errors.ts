@@ -1,0 +1,55 @@
+import type { ServiceError } from '@grpc/grpc-js';
+import { AgentError } from '../../base/errors.ts';
+
+// gRPC's status codes by number, spelt as Go's `codes` spells them: those words reach events and statuses.
+const codeNames = [
+  'OK',
+  'Canceled',
+  'Unknown',
+  'InvalidArgument',
+  'DeadlineExceeded',
+  'NotFound',
+  'AlreadyExists',
+  'PermissionDenied',
+  'ResourceExhausted',
+  'FailedPrecondition',
+  'Aborted',
+  'OutOfRange',
+  'Unimplemented',
+  'Internal',
+  'Unavailable',
+  'DataLoss',
+  'Unauthenticated',
+] as const;
+
+/**
+ * What a gRPC peer answered. `code` is the status code's name (NotFound, Unavailable, …), `details` the peer's own words alone, and the message names
+ * the call and its object before them.
+ */
+export class GrpcError extends AgentError {
+  readonly details: string;
+
+  constructor(code: string, message: string, details: string, options?: { cause?: unknown }) {
+    super(code, message, options);
+    this.name = 'GrpcError';
+    this.details = details;
+  }
+}
+
+/** Translates what grpc-js throws. `call` is the method, `object` what it was about (an ID, a name; may be empty). */
+export function translateGrpcError(error: unknown, call: string, object: string): AgentError {
+  if (error instanceof AgentError) return error;
+  const subject = object === '' ? call : `${call} ${object}`;
+  if (!isServiceError(error)) {
+    // A request that does not fit the contract fails in the serializer, before anything is sent.
+    return new AgentError('Internal', `${subject}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+  }
+  const code = codeNames[error.code] ?? 'Unknown';
+  return new GrpcError(code, `${subject}: ${code}: ${error.details}`, error.details, { cause: error });
+}
+
+function isServiceError(error: unknown): error is ServiceError {
+  return (
+    error instanceof Error && 'code' in error && typeof error.code === 'number' && 'details' in error && typeof error.details === 'string'
+  );
+}
