@@ -1,0 +1,66 @@
+import type { ContainerStatus as CriContainerStatus } from '../../cri-protos/generated/cri.ts';
+
+/** A container as the runtime tells it. Times are milliseconds since the epoch, 0 where the runtime has none. */
+export interface RuntimeContainer {
+  readonly id: string;
+  readonly name: string;
+  readonly sandboxId: string;
+  readonly state: 'created' | 'running' | 'exited' | 'unknown';
+  /** How many times the container was restarted before this instance (kubelet's annotation). */
+  readonly restartCount: number;
+  /** Hash of name and image at creation; empty when whoever made it left none. */
+  readonly hash: string;
+  readonly createdAt: number;
+  readonly startedAt: number;
+  readonly finishedAt: number;
+  readonly exitCode: number;
+  readonly reason: string;
+  readonly message: string;
+  readonly image: string;
+  readonly imageRef: string;
+  readonly imageId: string;
+  readonly logPath: string;
+  /** What the pod's spec said when the container was made, in seconds; kept for pods whose spec is gone. */
+  readonly terminationGraceSeconds: number | undefined;
+  readonly user: { uid: number; gid: number; supplementalGroups: number[] } | undefined;
+  readonly resources: NonNullable<NonNullable<CriContainerStatus['resources']>['linux']> | undefined;
+}
+
+/** A sandbox as the runtime tells it. */
+export interface RuntimeSandbox {
+  readonly id: string;
+  readonly ready: boolean;
+  readonly attempt: number;
+  readonly createdAt: number;
+  readonly hostNetwork: boolean;
+  /** Pod addresses, the runtime's order; empty for host network or before the network is up. */
+  readonly ips: readonly string[];
+  readonly runtimeHandler: string;
+}
+
+/** Everything the runtime holds of one pod, newest first in both lists. */
+export interface RuntimePod {
+  readonly uid: string;
+  readonly name: string;
+  readonly namespace: string;
+  readonly sandboxes: readonly RuntimeSandbox[];
+  readonly containers: readonly RuntimeContainer[];
+}
+
+/** The newest instance of a container, whatever its state. */
+export function latestContainer(runtime: RuntimePod | undefined, name: string): RuntimeContainer | undefined {
+  return runtime?.containers.find((c) => c.name === name);
+}
+
+/** The sandbox that containers may start in: the newest one, if it is ready and the only ready one. */
+export function usableSandbox(runtime: RuntimePod | undefined): RuntimeSandbox | undefined {
+  const newest = runtime?.sandboxes[0];
+  if (newest === undefined || !newest.ready) return undefined;
+  if (!newest.hostNetwork && newest.ips.length === 0) return undefined;
+  return newest;
+}
+
+/** True while any container runs, or may: a created or unknown one may yet turn out to run. */
+export function mayRun(runtime: RuntimePod | undefined): boolean {
+  return runtime?.containers.some((c) => c.state === 'running' || c.state === 'unknown') ?? false;
+}

@@ -1,0 +1,576 @@
+import { unreachable } from '../base/errors.ts';
+import type { Container } from '../model/generated/api.ts';
+import { type AgentPod, asContainer, type ContainerKind, isSidecar } from '../model/pod.ts';
+import { containerHash } from './labels.ts';
+import { deadlineAt, type PodLifecycle } from './lifecycle.ts';
+import { latestContainer, type RuntimeContainer, type RuntimePod, usableSandbox } from './observed.ts';
+import { backoffUntil, type CrashBackoff, restartsAfterKill, shouldStart } from './restart.ts';
+
+/** One next step for a pod. Each says why by its kind or `reason`. */
+export type PodAction =
+  /** Pod folders, log folder and cgroup. */
+  | { readonly kind: 'prepare' }
+  | { readonly kind: 'mountVolumes' }
+  | { readonly kind: 'pullImage'; readonly container: string; readonly attempt: number }
+  | { readonly kind: 'createSandbox'; readonly attempt: number }
+  | { readonly kind: 'stopSandbox'; readonly id: string; readonly reason: string }
+  | {
+      readonly kind: 'startContainer';
+      readonly container: string;
+      readonly containerKind: ContainerKind;
+      readonly attempt: number;
+      readonly sandboxId: string;
+      readonly imageRef: string;
+      /** When the instance before this one ended (wall, ms): the restart counts against the back-off. */
+      readonly previousEnd: number | undefined;
+    }
+  | { readonly kind: 'preStop'; readonly id: string; readonly container: string; readonly graceSeconds: number }
+  | {
+      readonly kind: 'stopContainer';
+      readonly id: string;
+      readonly container: string;
+      /** What the runtime waits between the stop signal and SIGKILL. */
+      readonly graceSeconds: number;
+      readonly reason: string;
+      /** Text of the Killing event. */
+      readonly message: string;
+    }
+  | { readonly kind: 'removeContainer'; readonly id: string }
+  | { readonly kind: 'unmountVolumes' }
+  | { readonly kind: 'removeCgroup' }
+  /** Containers, sandboxes, folders and logs of a pod that no source has any more. */
+  | { readonly kind: 'purge' };
+
+/** What a step waits for, in words for a person. `subject` names a container where one waits. */
+export interface Waiting {
+  readonly subject: string;
+  readonly message: string;
+}
+
+export interface Plan {
+  readonly actions: readonly PodAction[];
+  readonly waiting: readonly Waiting[];
+  /** When (mono, ms) to plan again although nothing was observed. */
+  readonly wakeAt: number | undefined;
+}
+
+/** A failed step: shown to the user, tried again at `retryAt` (mono, ms). */
+export interface StepFailure {
+  readonly reason: string;
+  readonly message: string;
+  readonly retryAt: number;
+}
+
+/** What the pods room knows of its own doing for one pod; the runtime knows the rest. */
+export interface PodWork {
+  readonly prepared: boolean;
+  readonly prepareFailure: StepFailure | undefined;
+  readonly mounted: boolean;
+  readonly mountFailure: StepFailure | undefined;
+  readonly unmounted: boolean;
+  readonly cgroupRemoved: boolean;
+  readonly sandboxFailure: StepFailure | undefined;
+  /** By container: the image that a start of this attempt uses. */
+  readonly images: ReadonlyMap<string, { readonly attempt: number; readonly imageRef: string }>;
+  /** By container: why its last pull or start failed. */
+  readonly failures: ReadonlyMap<string, StepFailure>;
+  readonly crashes: ReadonlyMap<string, CrashBackoff>;
+  /** IDs of containers whose preStop hook has ended. */
+  readonly preStopped: ReadonlySet<string>;
+  /** By container ID: when (mono, ms) its stop began. */
+  readonly stopSince: ReadonlyMap<string, number>;
+  /** By action key: until when (mono, ms) a stop under way waits before it kills; infinity for other actions. */
+  readonly inFlight: ReadonlyMap<string, number>;
+}
+
+/** Verdicts on one container instance; undefined where no probe has spoken. */
+export interface Verdicts {
+  readonly startup?: boolean | undefined;
+  readonly liveness?: boolean | undefined;
+}
+
+export interface PlanInput {
+  readonly pod: AgentPod;
+  readonly inSource: boolean;
+  readonly lifecycle: PodLifecycle;
+  /** Undefined until the runtime has been looked at: then nothing is started or stopped. */
+  readonly runtime: RuntimePod | undefined;
+  readonly work: PodWork;
+  readonly verdicts: (containerId: string) => Verdicts;
+  /** Why pods with a network of their own cannot start, if so. */
+  readonly networkProblem: string | undefined;
+  readonly now: { readonly wall: number; readonly mono: number };
+}
+
+// The shortest time a container gets between its stop signal and SIGKILL (pkg/kubelet/kuberuntime minimumGracePeriodInSeconds).
+const minimumGraceSeconds = 2;
+
+/** Names an action for `inFlight`: two with the same key never run at once. */
+export function actionKey(action: PodAction): string {
+  switch (action.kind) {
+    case 'prepare':
+    case 'createSandbox':
+    case 'purge':
+      return action.kind;
+    case 'mountVolumes':
+    case 'unmountVolumes':
+      return 'volumes';
+    case 'removeCgroup':
+      return 'cgroup';
+    case 'pullImage':
+      return `pull:${action.container}`;
+    case 'startContainer':
+      return `start:${action.container}`;
+    case 'stopSandbox':
+      return `stopSandbox:${action.id}`;
+    case 'preStop':
+      return `preStop:${action.id}`;
+    case 'stopContainer':
+      return `stop:${action.id}`;
+    case 'removeContainer':
+      return `remove:${action.id}`;
+    default:
+      return unreachable(action);
+  }
+}
+
+/** The next steps that bring the pod from what is observed to what is desired. Level-triggered: the same state gives the same plan. */
+export function planPod(input: PlanInput): Plan {
+  const draft = new Draft(input);
+  if (input.runtime === undefined) {
+    draft.wait('pod', 'the container runtime has not been looked at yet');
+    return draft.plan();
+  }
+  switch (input.lifecycle.kind) {
+    case 'syncing':
+      planSync(input, input.runtime, draft);
+      break;
+    case 'terminating':
+      planTermination(input, input.runtime, input.lifecycle, draft);
+      break;
+    case 'terminated':
+      planCleanup(input, input.runtime, draft);
+      break;
+    default:
+      unreachable(input.lifecycle);
+  }
+  return draft.plan();
+}
+
+class Draft {
+  readonly #actions: PodAction[] = [];
+  readonly #waiting: Waiting[] = [];
+  #wakeAt = Number.POSITIVE_INFINITY;
+  readonly #input: PlanInput;
+
+  constructor(input: PlanInput) {
+    this.#input = input;
+  }
+
+  /** Adds the action unless it is under way already. */
+  act(action: PodAction): void {
+    if (!this.#input.work.inFlight.has(actionKey(action))) this.#actions.push(action);
+  }
+
+  /** Adds the action although one with its key is under way: it takes that one's place. */
+  supersede(action: PodAction): void {
+    this.#actions.push(action);
+  }
+
+  wait(subject: string, message: string): void {
+    this.#waiting.push({ subject, message });
+  }
+
+  wake(monoMs: number): void {
+    this.#wakeAt = Math.min(this.#wakeAt, monoMs);
+  }
+
+  wakeWall(wallMs: number): void {
+    if (Number.isFinite(wallMs)) this.wake(this.#input.now.mono + Math.max(0, wallMs - this.#input.now.wall));
+  }
+
+  /** True when the failed step may be tried (again) now; else notes what it waits for. */
+  mayTry(subject: string, failure: StepFailure | undefined): boolean {
+    if (failure === undefined || failure.retryAt <= this.#input.now.mono) return true;
+    this.wait(subject, failure.message);
+    this.wake(failure.retryAt);
+    return false;
+  }
+
+  plan(): Plan {
+    return { actions: this.#actions, waiting: this.#waiting, wakeAt: Number.isFinite(this.#wakeAt) ? this.#wakeAt : undefined };
+  }
+}
+
+function planSync(input: PlanInput, runtime: RuntimePod, draft: Draft): void {
+  const { pod, work } = input;
+  draft.wakeWall(deadlineAt(pod));
+  if (!work.prepared) {
+    if (draft.mayTry('pod', work.prepareFailure)) draft.act({ kind: 'prepare' });
+    return;
+  }
+  if (!work.mounted) {
+    if (draft.mayTry('volumes', work.mountFailure)) draft.act({ kind: 'mountVolumes' });
+    draft.wait('volumes', work.mountFailure?.message ?? 'volumes are being mounted');
+  }
+
+  const sandbox = usableSandbox(runtime);
+  const readySandboxes = runtime.sandboxes.filter((s) => s.ready);
+  if (sandbox === undefined || readySandboxes.length > 1) {
+    planSandbox(input, runtime, draft);
+    return;
+  }
+
+  for (const kill of containersToKill(input, runtime)) {
+    stopContainer(input, draft, kill.container, kill.latest, kill.graceSeconds, kill.reason, kill.message);
+  }
+  for (const start of containersToStart(input, runtime)) planStart(input, runtime, sandbox.id, start, draft);
+  pruneDead(runtime, draft);
+}
+
+/** No usable sandbox: end what is left of the old ones, then make a new one. Images are fetched meanwhile. */
+function planSandbox(input: PlanInput, runtime: RuntimePod, draft: Draft): void {
+  const { pod, work } = input;
+  const running = runtime.containers.filter((c) => c.state === 'running' || c.state === 'unknown');
+  for (const c of running) {
+    stopContainer(
+      input,
+      draft,
+      specOf(pod, c.name),
+      c,
+      graceOf(pod, undefined),
+      'SandboxChanged',
+      'Pod sandbox changed, it will be killed and re-created.',
+    );
+  }
+  const ready = runtime.sandboxes.filter((s) => s.ready);
+  if (running.length === 0)
+    for (const s of ready) draft.act({ kind: 'stopSandbox', id: s.id, reason: 'Pod sandbox changed, it will be killed and re-created.' });
+  if (running.length > 0 || ready.length > 0) return;
+
+  for (const { container, kind } of firstContainers(pod)) {
+    if (kind !== 'ephemeral') planPull(input, container, nextAttempt(pod, runtime, container), draft);
+  }
+  if (input.networkProblem !== undefined && pod.spec.hostNetwork !== true) {
+    draft.wait('sandbox', input.networkProblem);
+    return;
+  }
+  if (!draft.mayTry('sandbox', work.sandboxFailure)) return;
+  const newest = runtime.sandboxes[0];
+  draft.wait('sandbox', 'the pod sandbox is being created');
+  draft.act({ kind: 'createSandbox', attempt: newest === undefined ? 0 : newest.attempt + 1 });
+}
+
+interface Start {
+  readonly container: Container;
+  readonly kind: ContainerKind;
+}
+
+/** Init containers, then app containers: those that will be wanted first when the sandbox is new. */
+function firstContainers(pod: AgentPod): Start[] {
+  return [
+    ...(pod.spec.initContainers ?? []).map((container): Start => ({ container, kind: 'init' })),
+    ...pod.spec.containers.map((container): Start => ({ container, kind: 'app' })),
+  ];
+}
+
+/** True once any app container of the current sandbox exists: initialisation is then history. */
+function hasInitialized(pod: AgentPod, runtime: RuntimePod): boolean {
+  const sandboxId = runtime.sandboxes[0]?.id;
+  return pod.spec.containers.some((c) => {
+    const latest = latestContainer(runtime, c.name);
+    return latest !== undefined && (latest.state === 'running' || latest.state === 'created' || latest.sandboxId === sandboxId);
+  });
+}
+
+/** Which containers are to be started now, in the pod's order. */
+export function containersToStart(input: Pick<PlanInput, 'pod' | 'verdicts'>, runtime: RuntimePod): Start[] {
+  const { pod } = input;
+  const starts: Start[] = [];
+  for (const e of pod.spec.ephemeralContainers ?? []) {
+    // Ephemeral containers are started once and never again.
+    if (latestContainer(runtime, e.name) === undefined) starts.push({ container: asContainer(e), kind: 'ephemeral' });
+  }
+  const initContainers = pod.spec.initContainers ?? [];
+  const sandboxId = runtime.sandboxes[0]?.id;
+  if (!hasInitialized(pod, runtime)) {
+    for (const container of initContainers) {
+      // A new sandbox runs its init containers anew.
+      const latest = runtime.containers.find((c) => c.name === container.name && c.sandboxId === sandboxId);
+      if (isSidecar(container)) {
+        if (latest?.state !== 'running') {
+          starts.push({ container, kind: 'init' });
+          return starts;
+        }
+        if (container.startupProbe !== undefined && input.verdicts(latest.id).startup !== true) return starts;
+      } else {
+        if (latest?.state === 'exited' && latest.exitCode === 0) continue;
+        if (latest?.state !== 'running') starts.push({ container, kind: 'init' });
+        return starts;
+      }
+    }
+  } else {
+    for (const container of initContainers) {
+      if (isSidecar(container) && latestContainer(runtime, container.name)?.state !== 'running') starts.push({ container, kind: 'init' });
+    }
+  }
+  for (const container of pod.spec.containers) {
+    if (shouldStart(container, pod.spec, latestContainer(runtime, container.name))) starts.push({ container, kind: 'app' });
+  }
+  return starts;
+}
+
+function planStart(input: PlanInput, runtime: RuntimePod, sandboxId: string, start: Start, draft: Draft): void {
+  const { pod, work, now } = input;
+  const { container, kind } = start;
+  const latest = latestContainer(runtime, container.name);
+  if (latest?.state === 'unknown' || latest?.state === 'created') {
+    // Whether it runs is not known, or its start was cut short: end it before another is made, so that there are never two.
+    if (work.inFlight.has(`start:${container.name}`)) return;
+    if (latest.state === 'created') draft.act({ kind: 'removeContainer', id: latest.id });
+    else
+      stopContainer(
+        input,
+        draft,
+        container,
+        latest,
+        minimumGraceSeconds,
+        'Unknown',
+        `Container is in "unknown" state, try killing it before restart`,
+      );
+    return;
+  }
+  if (latest?.state === 'exited') {
+    const until = backoffUntil(work.crashes.get(container.name), latest.finishedAt, now.wall);
+    if (until !== undefined) {
+      draft.wait(container.name, crashLoopMessage(pod, container.name, work.crashes.get(container.name)?.delayMs ?? 0));
+      draft.wakeWall(until);
+      return;
+    }
+  }
+  const attempt = nextAttempt(pod, runtime, container);
+  if (!draft.mayTry(container.name, work.failures.get(container.name))) return;
+  const image = planPull(input, container, attempt, draft);
+  if (image === undefined || !work.mounted) return;
+  // Starts go one by one in the pod's order; a container with a postStart hook holds back those after it until the hook has ended.
+  for (const key of work.inFlight.keys()) if (key.startsWith('start:')) return;
+  const before = holdingBack(input, runtime, container);
+  if (before !== undefined) {
+    draft.wait(container.name, `container ${before} has to be started first`);
+    return;
+  }
+  draft.act({
+    kind: 'startContainer',
+    container: container.name,
+    containerKind: kind,
+    attempt,
+    sandboxId,
+    imageRef: image,
+    previousEnd: latest?.state === 'exited' ? latest.finishedAt : undefined,
+  });
+}
+
+/** The earlier app container with a postStart hook that has not been started yet and has not failed, if any. */
+function holdingBack(input: PlanInput, runtime: RuntimePod, container: Container): string | undefined {
+  const { pod, work } = input;
+  const index = pod.spec.containers.indexOf(container);
+  return pod.spec.containers
+    .slice(0, Math.max(0, index))
+    .find((c) => c.lifecycle?.postStart !== undefined && latestContainer(runtime, c.name) === undefined && !work.failures.has(c.name))
+    ?.name;
+}
+
+/** The image reference to start with, or undefined while it is being fetched. */
+function planPull(input: PlanInput, container: Container, attempt: number, draft: Draft): string | undefined {
+  const { work } = input;
+  const image = work.images.get(container.name);
+  if (image !== undefined && image.attempt === attempt) return image.imageRef;
+  if (draft.mayTry(container.name, work.failures.get(container.name))) draft.act({ kind: 'pullImage', container: container.name, attempt });
+  return undefined;
+}
+
+/** 0 for the first instance; else one more than the last, as the runtime or, failing that, the published status remembers it. */
+function nextAttempt(pod: AgentPod, runtime: RuntimePod, container: Container): number {
+  const latest = latestContainer(runtime, container.name);
+  if (latest !== undefined) return latest.state === 'created' ? latest.restartCount : latest.restartCount + 1;
+  const published = [...(pod.status?.containerStatuses ?? []), ...(pod.status?.initContainerStatuses ?? [])].find(
+    (s) => s.name === container.name,
+  );
+  const ran =
+    published?.state?.running !== undefined || published?.state?.terminated !== undefined || published?.lastState?.terminated !== undefined;
+  return published !== undefined && ran ? published.restartCount + 1 : 0;
+}
+
+interface Kill {
+  readonly container: Container;
+  readonly latest: RuntimeContainer;
+  readonly reason: string;
+  readonly message: string;
+  readonly graceSeconds: number;
+}
+
+/** Running containers that have to go although the pod stays: changed, or failed by a probe. */
+function containersToKill(input: PlanInput, runtime: RuntimePod): Kill[] {
+  const { pod } = input;
+  const kills: Kill[] = [];
+  for (const { container, kind } of firstContainers(pod)) {
+    const latest = latestContainer(runtime, container.name);
+    if (latest?.state !== 'running') continue;
+    if (kind === 'init' && !isSidecar(container)) continue;
+    const noun = kind === 'init' ? 'Init container' : 'Container';
+    const verdict = input.verdicts(latest.id);
+    const restarts = kind === 'init' || restartsAfterKill(container, pod.spec);
+    const kill = (reason: string, what: string, graceSeconds: number, comesBack = restarts): void => {
+      const message = `${noun} ${container.name} ${what}${comesBack && kind === 'app' ? ', will be restarted' : ''}`;
+      kills.push({ container, latest, reason, message, graceSeconds });
+    };
+    if (latest.hash !== '' && latest.hash !== containerHash(container))
+      kill('DefinitionChanged', 'definition changed', graceOf(pod, undefined), true);
+    else if (verdict.startup === false)
+      kill('StartupProbe', 'failed startup probe', graceOf(pod, container.startupProbe?.terminationGracePeriodSeconds));
+    else if (verdict.liveness === false)
+      kill('LivenessProbe', 'failed liveness probe', graceOf(pod, container.livenessProbe?.terminationGracePeriodSeconds));
+  }
+  return kills;
+}
+
+/** Seconds a container gets to end: the deletion's, else the probe's, else the pod's. */
+function graceOf(pod: AgentPod, probeGrace: number | undefined): number {
+  if (pod.metadata.deletionTimestamp !== undefined && pod.metadata.deletionGracePeriodSeconds !== undefined)
+    return pod.metadata.deletionGracePeriodSeconds;
+  return probeGrace ?? pod.spec.terminationGracePeriodSeconds ?? minimumGraceSeconds;
+}
+
+/** Runs the preStop hook first where there is one, then stops the container with what is left of its grace. */
+function stopContainer(
+  input: PlanInput,
+  draft: Draft,
+  container: Container | undefined,
+  latest: RuntimeContainer,
+  graceSeconds: number,
+  reason: string,
+  message: string,
+  since = input.work.stopSince.get(latest.id) ?? input.now.mono,
+): void {
+  const { work, now } = input;
+  const leftMs = since + graceSeconds * 1000 - now.mono;
+  if (
+    container?.lifecycle?.preStop !== undefined &&
+    graceSeconds > 0 &&
+    latest.state === 'running' &&
+    !work.preStopped.has(latest.id) &&
+    leftMs > 0
+  ) {
+    draft.wait(latest.name, 'its preStop hook is running');
+    draft.act({ kind: 'preStop', id: latest.id, container: latest.name, graceSeconds });
+    draft.wake(since + graceSeconds * 1000);
+    return;
+  }
+  const waitMs = Math.max(minimumGraceSeconds * 1000, leftMs);
+  draft.wait(latest.name, `stopping, up to ${Math.ceil(waitMs / 1000)} s`);
+  const action: PodAction = {
+    kind: 'stopContainer',
+    id: latest.id,
+    container: latest.name,
+    graceSeconds: Math.ceil(waitMs / 1000),
+    reason,
+    message,
+  };
+  const killsAt = work.inFlight.get(actionKey(action));
+  // A stop under way that would wait longer than it now may is replaced; a second's slack keeps rounding from doing so.
+  if (killsAt !== undefined && killsAt - 1000 > now.mono + waitMs) draft.supersede(action);
+  else draft.act(action);
+}
+
+/** Dead instances beyond the latest and the one before it (whose end `lastState` shows) are removed. */
+function pruneDead(runtime: RuntimePod, draft: Draft): void {
+  const seen = new Map<string, number>();
+  for (const c of runtime.containers) {
+    const count = (seen.get(c.name) ?? 0) + 1;
+    seen.set(c.name, count);
+    if (count > 2 && c.state === 'exited') draft.act({ kind: 'removeContainer', id: c.id });
+  }
+}
+
+/** App and init containers all at once; then sidecars, the last started first. */
+function planTermination(input: PlanInput, runtime: RuntimePod, lifecycle: PodLifecycle & { kind: 'terminating' }, draft: Draft): void {
+  const { pod } = input;
+  const running = runtime.containers.filter((c) => c.state === 'running' || c.state === 'unknown');
+  const sidecars = (pod.spec.initContainers ?? []).filter(isSidecar).map((c) => c.name);
+  const stop = (c: RuntimeContainer): void =>
+    stopContainer(
+      input,
+      draft,
+      specOf(pod, c.name),
+      c,
+      lifecycle.graceSeconds,
+      lifecycle.cause.kind,
+      `Stopping container ${c.name}`,
+      lifecycle.since,
+    );
+  const graceEnd = lifecycle.since + lifecycle.graceSeconds * 1000;
+  const others = running.filter((c) => !sidecars.includes(c.name));
+  for (const c of others) stop(c);
+  let holdBack = others.length > 0;
+  for (const name of sidecars.toReversed()) {
+    const sidecar = running.find((c) => c.name === name);
+    if (sidecar === undefined) continue;
+    if (holdBack && input.now.mono < graceEnd) {
+      const spec = specOf(pod, name);
+      // A sidecar's preStop hook runs at once; only its stop signal waits for its turn.
+      if (spec?.lifecycle?.preStop !== undefined && lifecycle.graceSeconds > 0 && !input.work.preStopped.has(sidecar.id)) {
+        draft.act({ kind: 'preStop', id: sidecar.id, container: name, graceSeconds: lifecycle.graceSeconds });
+      }
+      draft.wait(name, 'waits for the containers started after it to end');
+      draft.wake(graceEnd);
+    } else stop(sidecar);
+    holdBack = true;
+  }
+}
+
+function planCleanup(input: PlanInput, runtime: RuntimePod, draft: Draft): void {
+  const { work } = input;
+  const ready = runtime.sandboxes.filter((s) => s.ready);
+  for (const s of ready) {
+    if (draft.mayTry('sandbox', work.sandboxFailure)) draft.act({ kind: 'stopSandbox', id: s.id, reason: 'the pod has ended' });
+  }
+  if (!work.unmounted && draft.mayTry('volumes', work.mountFailure)) draft.act({ kind: 'unmountVolumes' });
+  if (ready.length > 0 || !work.unmounted) {
+    draft.wait(
+      'pod',
+      ready.length > 0 ? 'the pod sandbox is being stopped' : (work.mountFailure?.message ?? 'volumes are being unmounted'),
+    );
+    return;
+  }
+  if (!work.cgroupRemoved) {
+    if (draft.mayTry('cgroup', work.prepareFailure)) draft.act({ kind: 'removeCgroup' });
+    return;
+  }
+  if (!input.inSource && draft.mayTry('purge', work.prepareFailure)) draft.act({ kind: 'purge' });
+}
+
+/** True when nothing of the pod is left but its record: the API object may go. */
+export function isCleanedUp(input: Pick<PlanInput, 'lifecycle' | 'runtime' | 'work'>): boolean {
+  const { lifecycle, runtime, work } = input;
+  return lifecycle.kind === 'terminated' && work.unmounted && work.cgroupRemoved && runtime?.sandboxes.every((s) => !s.ready) === true;
+}
+
+function specOf(pod: AgentPod, name: string): Container | undefined {
+  const ephemeral = pod.spec.ephemeralContainers?.find((e) => e.name === name);
+  return (
+    firstContainers(pod).find(({ container }) => container.name === name)?.container ??
+    (ephemeral === undefined ? undefined : asContainer(ephemeral))
+  );
+}
+
+/** The message of CrashLoopBackOff, kubelet's words: `back-off 10s restarting failed container=c pod=name_namespace(uid)`. */
+export function crashLoopMessage(pod: AgentPod, container: string, delayMs: number): string {
+  return `back-off ${goDuration(delayMs)} restarting failed container=${container} pod=${pod.metadata.name}_${pod.metadata.namespace}(${pod.metadata.uid})`;
+}
+
+/** A duration as Go prints it: 10s, 2m40s, 5m0s. */
+function goDuration(ms: number): string {
+  const seconds = ms / 1000;
+  const minutes = Math.floor(seconds / 60);
+  return minutes === 0 ? `${seconds}s` : `${minutes}m${seconds - minutes * 60}s`;
+}

@@ -1,0 +1,337 @@
+import { isIPv6 } from 'node:net';
+import type { Container, ContainerState, ContainerStatus, PodStatus, VolumeMountStatus } from '../model/generated/api.ts';
+import { type AgentPod, asContainer, isSidecar, isStaticPod, isTerminalPhase } from '../model/pod.ts';
+import { computeQosClass } from '../model/qos.ts';
+import { formatBinary, formatMilli, parseMilli } from '../model/quantity.ts';
+import { conditionsOf, ownConditions } from './conditions.ts';
+import type { PodLifecycle } from './lifecycle.ts';
+import { latestContainer, mayRun, type RuntimeContainer, type RuntimePod, usableSandbox } from './observed.ts';
+import { phaseOf } from './phase.ts';
+import { shouldStart } from './restart.ts';
+
+export interface StatusInput {
+  readonly pod: AgentPod;
+  /** What was published last, or the API's status when nothing has been since our start. */
+  readonly previous: PodStatus;
+  readonly runtime: RuntimePod | undefined;
+  readonly runtimeName: string;
+  readonly lifecycle: PodLifecycle;
+  readonly volumesMounted: boolean;
+  /** By container: why it does not start, in the words of status (CrashLoopBackOff, ErrImagePull, …). */
+  readonly waiting: ReadonlyMap<string, { readonly reason: string; readonly message: string }>;
+  /** Containers whose start is under way and whose postStart hook has not ended: not shown as running yet. */
+  readonly starting: ReadonlySet<string>;
+  /** Verdicts by container ID; undefined where no probe has spoken since our start. */
+  readonly verdicts: (containerId: string) => { readonly startup?: boolean | undefined; readonly ready?: boolean | undefined };
+  /** The node's addresses, primary first; empty while unknown. */
+  readonly hostIps: readonly string[];
+  /** Wall time, ms. */
+  readonly now: number;
+}
+
+/** RFC 3339 with seconds, as the API keeps times. */
+export function apiTime(ms: number): string {
+  return `${new Date(ms).toISOString().slice(0, 19)}Z`;
+}
+
+// The API refuses statuses whose termination messages exceed this in sum (pkg/kubelet/container MaxPodTerminationMessageLogLength, bytes).
+const maxMessageBytes = 12 * 1024;
+
+/** The pod's whole status as the API shall show it. Pure: same state, same status. */
+export function computeStatus(input: StatusInput): PodStatus {
+  const { pod, previous, runtime, lifecycle } = input;
+  const terminal = lifecycle.kind === 'terminated';
+  const initStatuses = (pod.spec.initContainers ?? []).map((c) => containerStatus(input, c, 'init'));
+  const appStatuses = pod.spec.containers.map((c) => containerStatus(input, c, 'app'));
+  const ephemeralStatuses = (pod.spec.ephemeralContainers ?? []).map((c) => containerStatus(input, asContainer(c), 'ephemeral'));
+  const statuses = [...initStatuses, ...appStatuses];
+  const sandboxId = runtime?.sandboxes[0]?.id;
+  const initialized = pod.spec.containers.some((c) => latestContainer(runtime, c.name)?.sandboxId === sandboxId && sandboxId !== undefined);
+  let phase = phaseOf({ spec: pod.spec, statuses, terminal, initialized, isStatic: isStaticPod(pod) });
+  let { reason, message } = previous;
+  if (lifecycle.kind !== 'syncing' && lifecycle.cause.kind === 'ended') {
+    phase = 'Failed';
+    ({ reason, message } = lifecycle.cause);
+  } else if (phase !== previous.phase) {
+    reason = undefined;
+    message = undefined;
+  }
+  // A pod that was ended has a terminal phase, whatever its containers came to.
+  if (terminal && !isTerminalPhase(phase) && !isStaticPod(pod))
+    phase = isTerminalPhase(previous.phase) ? (previous.phase ?? 'Failed') : 'Failed';
+  // Terminal is for ever; and not before nothing runs any more, lest somebody takes the resources for free.
+  if (isTerminalPhase(pod.status?.phase)) phase = pod.status?.phase ?? phase;
+  else if (isTerminalPhase(previous.phase)) phase = previous.phase ?? phase;
+  else if (isTerminalPhase(phase) && !terminal && (mayRun(runtime) || lifecycle.kind === 'terminating')) {
+    phase = previous.phase === undefined || previous.phase === '' ? 'Pending' : previous.phase;
+    ({ reason, message } = previous);
+  }
+  const now = apiTime(input.now);
+  const conditions = conditionsOf({
+    pod,
+    previous,
+    phase,
+    statuses,
+    readyToStart: usableSandbox(runtime) !== undefined && input.volumesMounted,
+    anyAppStarted: appStatuses.some(
+      (s) =>
+        s.started === true || s.state?.running !== undefined || s.state?.terminated !== undefined || s.lastState?.terminated !== undefined,
+    ),
+    now,
+  });
+  const foreign = (pod.status?.conditions ?? []).filter((c) => !ownConditions.has(c.type));
+  const ips = podIps(input);
+  const ipFields = ips.length === 0 ? {} : { podIP: ips[0], podIPs: ips.map((ip) => ({ ip })) };
+  const hostFields = input.hostIps.length === 0 ? {} : { hostIP: input.hostIps[0], hostIPs: input.hostIps.map((ip) => ({ ip })) };
+  return {
+    phase,
+    reason: reason === '' ? undefined : reason,
+    message: message === '' ? undefined : message,
+    conditions: [...foreign, ...conditions],
+    ...hostFields,
+    ...ipFields,
+    startTime: previous.startTime ?? pod.status?.startTime ?? now,
+    qosClass: pod.status?.qosClass ?? computeQosClass(pod),
+    initContainerStatuses: initStatuses.length > 0 ? initStatuses : undefined,
+    containerStatuses: appStatuses,
+    ephemeralContainerStatuses: ephemeralStatuses.length > 0 ? ephemeralStatuses : undefined,
+    observedGeneration: pod.metadata.generation,
+  };
+}
+
+function podIps(input: StatusInput): string[] {
+  const { pod, runtime, hostIps, previous } = input;
+  if (pod.spec.hostNetwork === true) return [...hostIps];
+  const sandbox = runtime?.sandboxes[0];
+  // A pod that has ended keeps showing the address it had.
+  const ips = sandbox === undefined || sandbox.ips.length === 0 ? (previous.podIPs ?? []).map((p) => p.ip) : [...sandbox.ips];
+  const preferV6 = hostIps[0] !== undefined && isIPv6(hostIps[0]);
+  // The node's own family comes first (kubernetes#97979); sort is stable.
+  return ips.toSorted((a, b) => Number(isIPv6(a) !== preferV6) - Number(isIPv6(b) !== preferV6));
+}
+
+function containerStatus(input: StatusInput, container: Container, kind: 'init' | 'app' | 'ephemeral'): ContainerStatus {
+  const { pod, runtime } = input;
+  const lists = [input.previous.initContainerStatuses, input.previous.containerStatuses, input.previous.ephemeralContainerStatuses];
+  const old = lists.flatMap((l) => l ?? []).find((s) => s.name === container.name);
+  const instances = runtime?.containers.filter((c) => c.name === container.name) ?? [];
+  const latest = instances[0];
+  const status =
+    latest === undefined ? absentStatus(input, container, kind, old) : presentStatus(input, container, latest, instances[1], old);
+  const why = input.waiting.get(container.name);
+  const mayStart =
+    kind === 'ephemeral'
+      ? latest === undefined
+      : kind === 'init'
+        ? !isInitDone(container, latest) && input.lifecycle.kind === 'syncing'
+        : shouldStart(container, pod.spec, latest);
+  if (why !== undefined && mayStart && input.lifecycle.kind === 'syncing') {
+    if (status.state?.terminated !== undefined) status.lastState = status.state;
+    status.state = { waiting: { reason: why.reason, message: why.message } };
+  }
+  if (input.starting.has(container.name) && status.state?.running !== undefined) {
+    status.state = { waiting: { reason: 'ContainerCreating' } };
+  }
+  addReadiness(input, container, kind, latest, status, old);
+  return status;
+}
+
+function isInitDone(container: Container, latest: RuntimeContainer | undefined): boolean {
+  return !isSidecar(container) && latest?.state === 'exited' && latest.exitCode === 0;
+}
+
+/** The runtime has no such container: it waits to be made, or it was there and is lost. */
+function absentStatus(input: StatusInput, container: Container, kind: string, old: ContainerStatus | undefined): ContainerStatus {
+  const { pod, runtime } = input;
+  const base = baseStatus(container, old);
+  if (old?.state?.terminated !== undefined) return { ...old, ready: false, started: false };
+  const reason = (pod.spec.initContainers ?? []).length > 0 ? 'PodInitializing' : 'ContainerCreating';
+  const waiting: ContainerStatus = {
+    ...base,
+    restartCount: old?.restartCount ?? 0,
+    lastState: old?.lastState ?? {},
+    state: { waiting: { reason } },
+  };
+  if (kind === 'init' && !isSidecar(container) && pod.spec.containers.some((c) => latestContainer(runtime, c.name) !== undefined)) {
+    // App containers exist, so it has run; the runtime no longer knows it.
+    return {
+      ...base,
+      restartCount: old?.restartCount ?? 0,
+      lastState: old?.lastState ?? {},
+      state: {
+        terminated: {
+          exitCode: 0,
+          reason: 'Completed',
+          message: 'Unable to get init container status from container runtime and pod has been initialized, treat it as exited normally',
+        },
+      },
+    };
+  }
+  if (old?.state?.running === undefined || runtime === undefined) return old !== undefined && runtime === undefined ? { ...old } : waiting;
+  const lost = {
+    exitCode: 137,
+    reason: 'ContainerStatusUnknown',
+    message: 'The container could not be located when the pod was deleted.  The container used to be Running',
+  };
+  if (input.lifecycle.kind === 'terminated') {
+    return { ...waiting, state: { terminated: { ...lost, message: 'The container could not be located when the pod was terminated' } } };
+  }
+  return {
+    ...waiting,
+    restartCount: waiting.restartCount + (pod.metadata.deletionTimestamp === undefined ? 1 : 0),
+    lastState: { terminated: lost },
+  };
+}
+
+function baseStatus(container: Container, old: ContainerStatus | undefined): Omit<ContainerStatus, 'state' | 'lastState' | 'restartCount'> {
+  return {
+    name: container.name,
+    image: container.image ?? '',
+    imageID: '',
+    ready: false,
+    volumeMounts: old?.volumeMounts ?? volumeMountStatuses(container),
+  };
+}
+
+function presentStatus(
+  input: StatusInput,
+  container: Container,
+  latest: RuntimeContainer,
+  before: RuntimeContainer | undefined,
+  old: ContainerStatus | undefined,
+): ContainerStatus {
+  const status: ContainerStatus = {
+    ...baseStatus(container, old),
+    image: latest.image,
+    imageID: latest.imageRef,
+    containerID: `${input.runtimeName}://${latest.id}`,
+    restartCount: Math.max(latest.restartCount, old?.restartCount ?? 0),
+    state: stateOf(input, latest, old),
+    lastState: before !== undefined ? stateOf(input, before, undefined) : lastStateOf(input, latest, old),
+  };
+  status.allocatedResources = container.resources?.requests;
+  status.resources = resourcesStatus(container, latest);
+  if (latest.user !== undefined)
+    status.user = { linux: { uid: latest.user.uid, gid: latest.user.gid, supplementalGroups: latest.user.supplementalGroups } };
+  return status;
+}
+
+/** How the instance before the present one ended, when only the published status remembers it. */
+function lastStateOf(input: StatusInput, latest: RuntimeContainer, old: ContainerStatus | undefined): ContainerState {
+  if (old === undefined) return {};
+  const sameInstance = old.containerID === `${input.runtimeName}://${latest.id}`;
+  if (!sameInstance && old.state?.terminated !== undefined) return { terminated: old.state.terminated };
+  return old.lastState ?? {};
+}
+
+function stateOf(input: StatusInput, c: RuntimeContainer, old: ContainerStatus | undefined): ContainerState {
+  switch (c.state) {
+    case 'running':
+      return { running: { startedAt: apiTime(c.startedAt) } };
+    case 'created':
+      return { waiting: { reason: 'ContainerCreating' } };
+    case 'exited': {
+      const budget = Math.floor(maxMessageBytes / Math.max(1, countContainers(input.pod)));
+      return {
+        terminated: {
+          exitCode: c.exitCode,
+          reason: c.reason === '' ? undefined : c.reason,
+          message: c.message === '' ? undefined : clip(c.message, budget),
+          startedAt: c.startedAt > 0 ? apiTime(c.startedAt) : undefined,
+          finishedAt: c.finishedAt > 0 ? apiTime(c.finishedAt) : undefined,
+          containerID: `${input.runtimeName}://${c.id}`,
+        },
+      };
+    }
+    case 'unknown':
+      if (old?.state?.running === undefined) return { waiting: {} };
+      return {
+        terminated: {
+          exitCode: 137,
+          reason: 'ContainerStatusUnknown',
+          message: 'The container could not be located when the pod was terminated',
+        },
+      };
+  }
+}
+
+function countContainers(pod: AgentPod): number {
+  return pod.spec.containers.length + (pod.spec.initContainers?.length ?? 0) + (pod.spec.ephemeralContainers?.length ?? 0);
+}
+
+function clip(text: string, bytes: number): string {
+  const raw = Buffer.from(text, 'utf8');
+  return raw.length <= bytes ? text : raw.subarray(0, bytes).toString('utf8');
+}
+
+function volumeMountStatuses(container: Container): VolumeMountStatus[] | undefined {
+  if (container.volumeMounts === undefined || container.volumeMounts.length === 0) return undefined;
+  return container.volumeMounts.map((m) => ({
+    name: m.name,
+    mountPath: m.mountPath,
+    readOnly: m.readOnly === true ? true : undefined,
+    recursiveReadOnly:
+      m.readOnly === true
+        ? m.recursiveReadOnly === 'Enabled' || m.recursiveReadOnly === 'IfPossible'
+          ? 'Enabled'
+          : 'Disabled'
+        : undefined,
+  }));
+}
+
+// The kernel's floors (pkg/kubelet/cm): below them request and limit read back as something else than was asked.
+const minShares = 2;
+const minMilliCpuLimit = 10;
+
+/** What the container really has: the runtime's values where it tells them, else what was allocated. */
+function resourcesStatus(container: Container, c: RuntimeContainer): ContainerStatus['resources'] {
+  const allocated = container.resources ?? {};
+  const actual = c.state === 'running' ? c.resources : undefined;
+  if (actual === undefined) return allocated;
+  const resources = {
+    ...allocated,
+    limits: allocated.limits && { ...allocated.limits },
+    requests: allocated.requests && { ...allocated.requests },
+  };
+  const quota = actual.cpu_quota ?? 0;
+  const period = actual.cpu_period ?? 0;
+  if (resources.limits !== undefined) {
+    if (quota > 0 && period > 0) {
+      const milli = Math.round((quota * 1000) / period);
+      if (milli > minMilliCpuLimit || parseMilli(resources.limits.cpu ?? '0') > minMilliCpuLimit) resources.limits.cpu = formatMilli(milli);
+    }
+    if ((actual.memory_limit_in_bytes ?? 0) > 0) resources.limits.memory = formatBinary(actual.memory_limit_in_bytes ?? 0);
+  }
+  const shares = actual.cpu_shares ?? 0;
+  if (resources.requests?.cpu !== undefined && shares > 0) {
+    const milli = Math.ceil((shares * 1000) / 1024);
+    const sameShares = Math.floor((parseMilli(resources.requests.cpu) * 1024) / 1000) === shares;
+    if (!sameShares && (milli > minShares || parseMilli(resources.requests.cpu) > minShares)) resources.requests.cpu = formatMilli(milli);
+  }
+  return resources;
+}
+
+function addReadiness(
+  input: StatusInput,
+  container: Container,
+  kind: 'init' | 'app' | 'ephemeral',
+  latest: RuntimeContainer | undefined,
+  status: ContainerStatus,
+  old: ContainerStatus | undefined,
+): void {
+  if (kind === 'ephemeral') {
+    status.ready = false;
+    return;
+  }
+  const running = status.state?.running !== undefined && latest !== undefined;
+  // Until a probe has spoken since our start, the published verdict on the same instance stands: a restart of the agent flips nothing.
+  const published = running && old?.containerID === status.containerID ? old : undefined;
+  const verdict = latest === undefined ? {} : input.verdicts(latest.id);
+  const started = running && (container.startupProbe === undefined || (verdict.startup ?? published?.started ?? false));
+  status.started = started;
+  if (kind === 'init' && !isSidecar(container)) {
+    status.ready = status.state?.terminated?.exitCode === 0;
+    return;
+  }
+  status.ready = started && (container.readinessProbe === undefined || (verdict.ready ?? published?.ready ?? false));
+}
