@@ -113,7 +113,6 @@ export const containerdConfig = (options: Omit<ContainerdOptions, 'spawn' | 'log
           'io.containerd.snapshotter.v1.blockfile',
           'io.containerd.snapshotter.v1.erofs',
           'io.containerd.differ.v1.erofs',
-          'io.containerd.image-verifier.v1.bindir',
           // Its socket is one fixed path, which two nodes of a machine would fight over.
           'io.containerd.nri.v1.nri',
           'io.containerd.internal.v1.tracing',
@@ -126,6 +125,8 @@ export const containerdConfig = (options: Omit<ContainerdOptions, 'spawn' | 'log
     'runtime_type = "io.containerd.runc.v2"',
     `[plugins.${quote(cri)}.containerd.runtimes.${name}.options]`,
     `BinaryName = ${quote(runtime.runc)}`,
+    // Default: /run/containerd/runc, where what a killed node leaves would outlive its state folder.
+    `Root = ${quote(join(state, 'runc'))}`,
     'SystemdCgroup = false',
   ];
   return [
@@ -143,6 +144,9 @@ export const containerdConfig = (options: Omit<ContainerdOptions, 'spawn' | 'log
     `path = ${quote(join(options.root, 'opt'))}`,
     ...(two
       ? [
+          // The CRI plugin wants the verifier plugin to be there; without programs it lets every image pass.
+          '[plugins."io.containerd.image-verifier.v1.bindir"]',
+          `bin_dir = ${quote(join(options.root, 'verifiers'))}`,
           `[plugins.${quote(images)}]`,
           `snapshotter = ${quote(snapshotter)}`,
           `[plugins.${quote(images)}.pinned_images]`,
@@ -193,6 +197,7 @@ export const startContainerd = async (options: ContainerdOptions): Promise<{ pid
     if (trouble === undefined) return started;
     if (performance.now() > giveUpAt || !existsSync(`/proc/${started.pid}`)) {
       const log = existsSync(logFile) ? (await readFile(logFile, 'utf8')).trim().split('\n').slice(-15).join('\n') : '(no log)';
+      if (existsSync(`/proc/${started.pid}`)) process.kill(started.pid);
       throw new Error(`${runtime.kind} did not come up on ${socket}: ${trouble}\n${log}`);
     }
     await sleep(50);
