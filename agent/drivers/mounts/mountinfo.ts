@@ -1,0 +1,71 @@
+/** One line of /proc/<pid>/mountinfo (proc_pid_mountinfo(5)). */
+export interface MountEntry {
+  readonly mountId: number;
+  readonly parentId: number;
+  /** `major:minor` of the files on it. */
+  readonly device: string;
+  /** The path within the file system that is the root of this mount: `/` unless it is a bind mount. */
+  readonly root: string;
+  readonly mountPoint: string;
+  readonly options: readonly string[];
+  /** `shared:N`, `master:N`, … */
+  readonly propagation: readonly string[];
+  readonly fsType: string;
+  readonly source: string;
+  readonly superOptions: readonly string[];
+}
+
+// The kernel escapes space, tab, newline, backslash and # as three octal digits (fs/proc_namespace.c, mangle()).
+function unmangle(text: string): string {
+  return text.includes('\\') ? text.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8))) : text;
+}
+
+/** The mounts in the file's order, which is the order of mounting for those on the same path. Lines it cannot read are left out. */
+export function parseMountinfo(text: string): MountEntry[] {
+  const entries: MountEntry[] = [];
+  for (const line of text.split('\n')) {
+    const separator = line.indexOf(' - ');
+    if (separator < 0) continue;
+    const [mountId, parentId, device, root, mountPoint, options, ...propagation] = line.slice(0, separator).split(' ');
+    const [fsType, source, superOptions] = line.slice(separator + 3).split(' ');
+    if (mountPoint === undefined || root === undefined || device === undefined || fsType === undefined) continue;
+    entries.push({
+      mountId: Number(mountId),
+      parentId: Number(parentId),
+      device,
+      root: unmangle(root),
+      mountPoint: unmangle(mountPoint),
+      options: (options ?? '').split(','),
+      propagation: propagation.filter((field) => field !== ''),
+      fsType,
+      source: unmangle(source ?? ''),
+      superOptions: (superOptions ?? '').split(','),
+    });
+  }
+  return entries;
+}
+
+/** The mounts on `path` or below it, deepest and latest first: the order to unmount them in. */
+export function mountsUnder(entries: readonly MountEntry[], path: string): MountEntry[] {
+  const prefix = path.endsWith('/') ? path : `${path}/`;
+  return entries.filter((e) => e.mountPoint === path || e.mountPoint.startsWith(prefix)).reverse();
+}
+
+/** The mount that holds `path` (an absolute path without symbolic links): the last of those with the longest mount point. */
+export function mountHolding(entries: readonly MountEntry[], path: string): MountEntry | undefined {
+  let best: MountEntry | undefined;
+  for (const entry of entries) {
+    const point = entry.mountPoint;
+    const holds = point === '/' || path === point || path.startsWith(`${point}/`);
+    if (holds && (best === undefined || point.length >= best.mountPoint.length)) best = entry;
+  }
+  return best;
+}
+
+// File systems with a server or a user process behind them: a call on them can wait for ever.
+const remote = /^(nfs4?|cifs|smb3|smbfs|ceph|9p|afs|lustre|glusterfs|gpfs|beegfs|ocfs2|gfs2|autofs|fuse(\..+)?|fuseblk|virtiofs)$/;
+
+/** True when the file system's calls may hang on somebody else. */
+export function canHang(entry: MountEntry): boolean {
+  return remote.test(entry.fsType);
+}

@@ -1,0 +1,206 @@
+import fs from 'node:fs';
+import path from 'node:path';
+import { AgentError } from '../../base/errors.ts';
+import { fromFsError, isErrno } from '../sys/errno.ts';
+import { MNT_DETACH, MS_BIND, mount, UMOUNT_NOFOLLOW, umount2 } from '../sys/libc.ts';
+
+// What touches paths that may lie on a hanging file system. Each operation is a function of plain data, so that it can run here or in a child process.
+
+// Open flags that node:fs does not name: include/uapi/asm-generic/fcntl.h; O_DIRECTORY and O_NOFOLLOW differ by architecture, and node names those.
+const O_PATH = 0o10000000;
+const O_CLOEXEC = 0o2000000;
+const { O_NOFOLLOW, O_DIRECTORY } = fs.constants;
+
+export type FileType = 'Directory' | 'File' | 'Socket' | 'CharDevice' | 'BlockDevice' | 'Other';
+
+/** The arguments and results of the operations; both must survive JSON. */
+export interface Operations {
+  fileType: { args: { path: string }; result: FileType | undefined };
+  makeDirectory: { args: { path: string; mode: number }; result: undefined };
+  makeFile: { args: { path: string; mode: number }; result: undefined };
+  bindSubPath: { args: { base: string; subPath: string; target: string }; result: undefined };
+  makeSubPathDirectory: { args: { base: string; subPath: string }; result: undefined };
+  unmount: { args: { path: string; lazy: boolean }; result: boolean };
+}
+
+export type OperationName = keyof Operations;
+
+export const operations: { [K in OperationName]: (args: Operations[K]['args']) => Promise<Operations[K]['result']> } = {
+  /** What is at `path`, symbolic links followed; undefined when nothing is. */
+  async fileType({ path: at }) {
+    try {
+      const stat = await fs.promises.stat(at);
+      if (stat.isDirectory()) return 'Directory';
+      if (stat.isFile()) return 'File';
+      if (stat.isSocket()) return 'Socket';
+      if (stat.isCharacterDevice()) return 'CharDevice';
+      if (stat.isBlockDevice()) return 'BlockDevice';
+      return 'Other';
+    } catch (error) {
+      if (isErrno(error, 'ENOENT', 'ENOTDIR')) return undefined;
+      throw fromFsError(error, `cannot look at ${at}`);
+    }
+  },
+
+  /** Makes a directory and its parents; the mode is set whatever the umask. Existence is success. */
+  async makeDirectory({ path: at, mode }) {
+    try {
+      const first = await fs.promises.mkdir(at, { recursive: true, mode });
+      if (first !== undefined) await fs.promises.chmod(at, mode);
+    } catch (error) {
+      throw fromFsError(error, `cannot create directory ${at}`);
+    }
+    return undefined;
+  },
+
+  /** Makes an empty file; its directory must exist. Existence is success. */
+  async makeFile({ path: at, mode }) {
+    try {
+      const file = await fs.promises.open(at, 'a', mode);
+      await file.close();
+    } catch (error) {
+      throw fromFsError(error, `cannot create file ${at}`);
+    }
+    return undefined;
+  },
+
+  /**
+   * Bind-mounts what `subPath` of `base` is on `target`. Whoever writes into the volume cannot make it reach outside: the path is opened segment by
+   * segment without following symbolic links and mounted through the open descriptor (upstream: pkg/volume/util/subpath/subpath_linux.go).
+   */
+  async bindSubPath({ base, subPath, target }) {
+    let fd: number | undefined;
+    try {
+      fd = openBeneath(base, subPath);
+      const want = fs.fstatSync(fd);
+      if (isMountedAs(target, want)) return undefined;
+      fs.mkdirSync(path.dirname(target), { recursive: true, mode: 0o750 });
+      if (want.isDirectory()) fs.mkdirSync(target, { recursive: true, mode: 0o750 });
+      else fs.closeSync(fs.openSync(target, 'a', 0o640));
+      await mount(`/proc/self/fd/${fd}`, target, undefined, MS_BIND, undefined);
+    } catch (error) {
+      throw fromFsError(error, `cannot bind subPath ${subPath}`);
+    } finally {
+      if (fd !== undefined) fs.closeSync(fd);
+    }
+    return undefined;
+  },
+
+  /** Makes the directories of `subPath` that are missing, with the mode of `base`, never outside of it. */
+  async makeSubPathDirectory({ base, subPath }) {
+    try {
+      makeBeneath(base, subPath);
+    } catch (error) {
+      throw fromFsError(error, `cannot create subPath directory ${subPath}`);
+    }
+    return undefined;
+  },
+
+  /** Takes away every mount on exactly this path; false when there was none. Throws Busy when in use, unless `lazy`, which then detaches it. */
+  async unmount({ path: at, lazy }) {
+    let any = false;
+    for (;;) {
+      try {
+        await umount2(at, UMOUNT_NOFOLLOW);
+      } catch (error) {
+        // EINVAL: no mount point (any more). ENOENT, ENOTDIR: nothing there.
+        if (isErrno(error, 'EINVAL', 'ENOENT', 'ENOTDIR')) return any;
+        if (!lazy) throw error;
+        await umount2(at, UMOUNT_NOFOLLOW | MNT_DETACH);
+      }
+      any = true;
+    }
+  },
+};
+
+function isMountedAs(target: string, want: fs.Stats): boolean {
+  try {
+    const at = fs.lstatSync(target);
+    return at.dev === want.dev && at.ino === want.ino;
+  } catch (error) {
+    if (isErrno(error, 'ENOENT', 'ENOTDIR')) return false;
+    throw error;
+  }
+}
+
+function isWithin(base: string, at: string): boolean {
+  return at === base || at.startsWith(base === '/' ? '/' : `${base}/`);
+}
+
+// /proc/self/fd/N/name is openat(N, name): the magic link leads to the open directory itself, whatever its path has become.
+function openAt(fd: number, name: string, flags: number): number {
+  return fs.openSync(`/proc/self/fd/${fd}/${name}`, flags | O_CLOEXEC);
+}
+
+/** Opens (O_PATH) `subPath` of `base`. Symbolic links that lead elsewhere inside the volume are followed once, up front; one met later is an attack. */
+function openBeneath(base: string, subPath: string): number {
+  const realBase = fs.realpathSync(base);
+  const realPath = fs.realpathSync(path.join(realBase, subPath));
+  if (!isWithin(realBase, realPath)) throw new AgentError('OutsideVolume', `subPath ${subPath} leads outside of its volume`);
+  return walk(realBase, path.relative(realBase, realPath).split('/'), (fd, name) => openAt(fd, name, O_PATH | O_NOFOLLOW));
+}
+
+function makeBeneath(base: string, subPath: string): void {
+  const realBase = fs.realpathSync(base);
+  const mode = fs.statSync(realBase).mode & 0o7777;
+  const wanted = path.join(realBase, subPath);
+  // The part that exists may have symbolic links inside the volume; only what is made below it is walked.
+  let existing = wanted;
+  const missing: string[] = [];
+  while (!fs.existsSync(existing)) {
+    missing.unshift(path.basename(existing));
+    existing = path.dirname(existing);
+  }
+  const realExisting = fs.realpathSync(existing);
+  if (!isWithin(realBase, realExisting)) throw new AgentError('OutsideVolume', `subPath ${subPath} leads outside of its volume`);
+  if (missing.length === 0) return;
+  const within = path.relative(realBase, realExisting);
+  const parent = walk(realBase, within.split('/'), (fd, name) => openAt(fd, name, O_PATH | O_NOFOLLOW));
+  try {
+    const fd = walkFrom(parent, missing, (at, name) => {
+      try {
+        fs.mkdirSync(`/proc/self/fd/${at}/${name}`, mode);
+      } catch (error) {
+        if (!isErrno(error, 'EEXIST')) throw error;
+      }
+      const made = openAt(at, name, O_NOFOLLOW | O_DIRECTORY);
+      // mkdir(2) drops what the umask says, and the setgid bit.
+      fs.fchmodSync(made, mode);
+      return made;
+    });
+    fs.closeSync(fd);
+  } finally {
+    fs.closeSync(parent);
+  }
+}
+
+function walk(realBase: string, segments: readonly string[], step: (fd: number, name: string) => number): number {
+  const fd = fs.openSync(realBase, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+  try {
+    return walkFrom(fd, segments, step);
+  } finally {
+    fs.closeSync(fd);
+  }
+}
+
+/** Steps from `start` (left open) through the segments; the descriptor returned is the caller's to close. */
+function walkFrom(start: number, segments: readonly string[], step: (fd: number, name: string) => number): number {
+  let fd = fs.openSync(`/proc/self/fd/${start}`, O_PATH | O_CLOEXEC);
+  for (const segment of segments) {
+    if (segment === '' || segment === '.') continue;
+    let next: number;
+    try {
+      if (segment === '..') throw new AgentError('OutsideVolume', 'a subPath must not contain ".."');
+      next = step(fd, segment);
+    } finally {
+      fs.closeSync(fd);
+    }
+    fd = next;
+    // O_PATH | O_NOFOLLOW opens a symbolic link itself instead of failing.
+    if (fs.fstatSync(fd).isSymbolicLink()) {
+      fs.closeSync(fd);
+      throw new AgentError('UnexpectedSymlink', `unexpected symbolic link ${segment} in a subPath`);
+    }
+  }
+  return fd;
+}

@@ -1,0 +1,67 @@
+import koffi from 'koffi';
+import { AgentError } from '../../base/errors.ts';
+import { codeOfErrno } from './errno.ts';
+
+// The only file that calls libc. Calls run on koffi's worker threads: umount(2) waits for an RCU grace period (milliseconds), which the
+// event loop need not see. What can hang for good (a dead NFS server) must not come here: those threads cannot be killed.
+
+// include/uapi/linux/mount.h
+export const MS_RDONLY = 1;
+export const MS_NOSUID = 2;
+export const MS_NODEV = 4;
+export const MS_NOEXEC = 8;
+export const MS_REMOUNT = 32;
+export const MS_BIND = 4096;
+export const MS_REC = 16384;
+export const MS_PRIVATE = 1 << 18;
+export const MS_SHARED = 1 << 20;
+
+export const MNT_DETACH = 2;
+export const UMOUNT_NOFOLLOW = 8;
+
+type AsyncCall = (...args: [...unknown[], (error: Error | null, result: number) => void]) => void;
+
+let calls: { mount: AsyncCall; umount2: AsyncCall } | undefined;
+let errnoNames: Map<number, string> | undefined;
+
+function libc(): { mount: AsyncCall; umount2: AsyncCall } {
+  if (calls === undefined) {
+    const lib = koffi.load('libc.so.6');
+    calls = {
+      mount: lib.func('int mount(const char *source, const char *target, const char *fstype, unsigned long flags, const char *data)').async,
+      umount2: lib.func('int umount2(const char *target, int flags)').async,
+    };
+  }
+  return calls;
+}
+
+function nameOfErrno(errno: number): string {
+  errnoNames ??= new Map(Object.entries(koffi.os.errno as Record<string, number>).map(([name, value]) => [value, name]));
+  return errnoNames.get(errno) ?? `errno ${errno}`;
+}
+
+function call(fn: AsyncCall, args: unknown[], what: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    fn(...args, (error, result) => {
+      // koffi keeps the worker thread's errno for the callback; it must be read before anything else runs.
+      const errno = koffi.errno();
+      if (error !== null) reject(new AgentError('Internal', `${what}: ${error.message}`, { cause: error }));
+      else if (result === 0) resolve();
+      else {
+        const name = nameOfErrno(errno);
+        reject(new AgentError(codeOfErrno(name), `${what}: ${name}`));
+      }
+    });
+  });
+}
+
+/** mount(2). Throws AgentError with the errno's code (NotFound, Busy, PermissionDenied, InvalidArgument, …). */
+export function mount(source: string, target: string, fstype: string | undefined, flags: number, data: string | undefined): Promise<void> {
+  const what = `cannot mount ${fstype ?? source} on ${target}`;
+  return call(libc().mount, [source, target, fstype ?? null, flags, data ?? null], what);
+}
+
+/** umount2(2). Throws AgentError: InvalidArgument when `target` is no mount point, NotFound when it does not exist, Busy when in use. */
+export function umount2(target: string, flags: number): Promise<void> {
+  return call(libc().umount2, [target, flags], `cannot unmount ${target}`);
+}
