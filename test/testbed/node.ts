@@ -1,0 +1,178 @@
+// One node: namespaces of its own (network, mount, pid, host name) in which the agent's well-known folders are the node's own, as on a machine for itself.
+import { copyFileSync, existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { stringify } from 'yaml';
+import { makeCgroup } from './cgroups.ts';
+import { pauseImage } from './images-recipes.ts';
+import { dnsAddress, outsideAddress, podSubnets } from './network.ts';
+import { type LabRecord, labPaths, type NodeRecord, startComponent } from './record.ts';
+import type { Runtime } from './runtimes.ts';
+import { startContainerd } from './runtimes.ts';
+import { waitFor } from './wait.ts';
+
+/** Folders of the node and where its processes see them. Those in `run` hold sockets. */
+const binds = (lab: LabRecord, node: NodeRecord): { from: string; to: string }[] => {
+  const { home, run } = labPaths(lab.name).node(node.id);
+  return [
+    { from: join(home, 'kubelet'), to: '/var/lib/kubelet' },
+    { from: join(home, 'pod-logs'), to: '/var/log/pods' },
+    { from: join(home, 'container-logs'), to: '/var/log/containers' },
+    { from: join(home, 'etc-kubernetes'), to: '/etc/kubernetes' },
+    { from: join(home, 'cni-conf'), to: '/etc/cni/net.d' },
+    { from: join(home, 'cni'), to: '/var/lib/cni' },
+    { from: join(home, 'keelson'), to: '/var/lib/keelson' },
+    { from: join(run, 'keelson'), to: '/run/keelson' },
+    { from: join(run, 'containerd'), to: '/run/containerd' },
+    { from: join(run, 'cdi'), to: '/run/cdi' },
+  ];
+};
+
+/** Every folder on the machine that a node's own folders are mounted over, inside the node only. */
+export const mountPoints = (lab: LabRecord): string[] => lab.nodes.flatMap((node) => binds(lab, node).map(({ to }) => to));
+
+// Runs as pid 1 of the node. A fresh /sys shows the node's network devices; the machine's cgroup mounts stay below it. The namespaces of other labs under
+// /run/netns are dropped, or this node would keep them alive. Everything is private to the node, and shared inside it, as systemd has it.
+const holderScript = `
+set -e
+ready=$1 host=$2 cgroup=$3
+shift 3
+mount --make-rprivate /
+umount --recursive --lazy /run/netns
+hostname "$host"
+mkdir -p "$cgroup"
+mount --rbind /sys/fs/cgroup "$cgroup"
+mount -t sysfs sysfs /sys
+mount --rbind "$cgroup" /sys/fs/cgroup
+umount --recursive --lazy "$cgroup"
+while [ $# -gt 0 ]; do
+  mount --bind "$1" "$2"
+  shift 2
+done
+mount --make-rshared /
+touch "$ready"
+while :; do sleep infinity & wait $!; done
+`;
+
+/** Makes a node's namespaces and folders; its first process holds them, and its end ends everything in the node. */
+export const startHolder = async (lab: LabRecord, node: NodeRecord): Promise<void> => {
+  const { run, cgroup } = labPaths(lab.name).node(node.id);
+  const pairs = binds(lab, node);
+  for (const { from } of pairs) mkdirSync(from, { recursive: true });
+  await makeCgroup(cgroup);
+  const ready = join(run, 'ready');
+  const script = ['sh', '-c', holderScript, 'node', ready, node.name, join(run, 'cgroup'), ...pairs.flatMap(({ from, to }) => [from, to])];
+  await startComponent(
+    lab,
+    `${node.id}/holder`,
+    {
+      argv: ['unshare', '--mount', '--uts', '--pid', '--fork', '--mount-proc', '--propagation', 'private', ...script],
+      place: { network: node.id },
+    },
+    { forks: true },
+  );
+  await waitFor(`the namespaces of node ${node.id}`, 10_000, () => (existsSync(ready) ? true : undefined), 10);
+};
+
+/** Starts the node's containerd, or starts it again over what it left. */
+export const startRuntime = async (lab: LabRecord, node: NodeRecord, runtime: Runtime): Promise<void> => {
+  const { home, run, socket } = labPaths(lab.name).node(node.id);
+  await startContainerd({
+    runtime,
+    root: join(home, 'containerd'),
+    state: join(run, 'containerd-state'),
+    socket,
+    cniConfDir: join(home, 'cni-conf'),
+    certsDir: join(home, 'registry-hosts'),
+    cdiSpecDirs: [join(run, 'cdi')],
+    pauseImage,
+    logFile: join(labPaths(lab.name).logs, `${node.id}-containerd.log`),
+    spawn: (argv, { env }) => startComponent(lab, `${node.id}/containerd`, { argv, env, place: { node: node.id } }),
+  });
+};
+
+/** Writes the CNI configuration, which makes the node's network ready: a bridge, host ports, and an address of each family out of the node's podCIDRs. */
+export const writeCniConfig = (lab: LabRecord, node: NodeRecord): void => {
+  const file = join(labPaths(lab.name).node(node.id).home, 'cni-conf', '10-lab.conflist');
+  const config = {
+    cniVersion: '1.0.0',
+    name: 'lab',
+    plugins: [
+      {
+        type: 'bridge',
+        bridge: 'cni0',
+        isDefaultGateway: true,
+        // A pod reaches itself through its Service.
+        hairpinMode: true,
+        ipam: { type: 'host-local', ranges: node.podCidrs.map((subnet) => [{ subnet }]) },
+      },
+      { type: 'portmap', capabilities: { portMappings: true }, snat: true },
+    ],
+  };
+  writeFileSync(file, `${JSON.stringify(config, undefined, 2)}\n`);
+};
+
+/** The cluster's KubeletConfiguration, as kubeadm would put it in the ConfigMap kubelet-config. */
+export const clusterKubeletConfig = (): Record<string, unknown> => ({
+  apiVersion: 'kubelet.config.k8s.io/v1beta1',
+  kind: 'KubeletConfiguration',
+  authentication: {
+    anonymous: { enabled: false },
+    webhook: { enabled: true, cacheTTL: '0s' },
+    x509: { clientCAFile: '/etc/kubernetes/pki/ca.crt' },
+  },
+  authorization: { mode: 'Webhook', webhook: { cacheAuthorizedTTL: '0s', cacheUnauthorizedTTL: '0s' } },
+  clusterDNS: [dnsAddress],
+  clusterDomain: 'cluster.local',
+  containerRuntimeEndpoint: 'unix:///run/containerd/containerd.sock',
+  cgroupDriver: 'cgroupfs',
+  healthzBindAddress: '127.0.0.1',
+  healthzPort: 10248,
+  rotateCertificates: true,
+  staticPodPath: '/etc/kubernetes/manifests',
+  resolvConf: '/etc/kubernetes/resolv.conf',
+  volumePluginDir: '/var/lib/kubelet/volume-plugins',
+  failSwapOn: false,
+  // The machine the lab runs on may have cgroup v1, which 1.36 refuses otherwise.
+  failCgroupV1: false,
+  // How full this machine's disk is must not evict pods or remove the images that were made for the node and can't be pulled again.
+  evictionHard: {
+    'memory.available': '100Mi',
+    'nodefs.available': '0%',
+    'nodefs.inodesFree': '0%',
+    'imagefs.available': '0%',
+    'imagefs.inodesFree': '0%',
+  },
+  imageGCHighThresholdPercent: 100,
+  imageGCLowThresholdPercent: 99,
+});
+
+/** Puts what a joining node is given into /etc/kubernetes: CA, bootstrap kubeconfig, configuration files. */
+export const writeNodeConfig = (lab: LabRecord, node: NodeRecord, bootstrapKubeconfig: string): void => {
+  const paths = labPaths(lab.name);
+  const { home, cgroup } = paths.node(node.id);
+  const etc = join(home, 'etc-kubernetes');
+  const put = (name: string, text: string): void => {
+    mkdirSync(dirname(join(etc, name)), { recursive: true });
+    writeFileSync(join(etc, name), text, { mode: 0o600 });
+  };
+  mkdirSync(join(etc, 'pki'), { recursive: true });
+  mkdirSync(join(etc, 'manifests'), { recursive: true });
+  copyFileSync(join(paths.pki, 'ca.crt'), join(etc, 'pki', 'ca.crt'));
+  put('bootstrap-kubelet.conf', bootstrapKubeconfig);
+  // Nobody answers there: a name outside the cluster fails at once, by an ICMP refusal.
+  put('resolv.conf', `nameserver ${outsideAddress.v4}\n`);
+  put('kubelet.yaml', stringify({ ...clusterKubeletConfig(), cgroupRoot: cgroup }));
+  copyFileSync(join(paths.kubeconfigs, 'kube-proxy.conf'), join(etc, 'kube-proxy.conf'));
+  put('kube-proxy.yaml', stringify({ ...kubeProxyConfig(lab), hostnameOverride: node.name }));
+};
+
+/** The cluster's KubeProxyConfiguration, as in the ConfigMap kube-proxy. */
+export const kubeProxyConfig = (lab: LabRecord): Record<string, unknown> => ({
+  apiVersion: 'kubeproxy.config.k8s.io/v1alpha1',
+  kind: 'KubeProxyConfiguration',
+  mode: lab.proxyMode,
+  clusterCIDR: `${podSubnets.v4},${podSubnets.v6}`,
+  clientConnection: { kubeconfig: '/etc/kubernetes/kube-proxy.conf' },
+  // These sysctls belong to the machine, not to a network namespace.
+  conntrack: { maxPerCore: 0, min: 0, tcpCloseWaitTimeout: '0s', tcpEstablishedTimeout: '0s' },
+});
