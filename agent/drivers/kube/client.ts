@@ -147,6 +147,7 @@ export function createKubeClient(options: KubeClientOptions): KubeClient {
   const limit = createRateLimit(clock, options.qps ?? 50, options.burst ?? 100);
   const reachableListeners = new Set<() => void>();
   let reachable = true;
+  let toldUnreachable = false;
   let closed = false;
   let connections: { tls: TlsMaterial; requests: Agent; watches: Agent } | undefined;
   const draining = new Set<Promise<void>>();
@@ -231,15 +232,18 @@ export function createKubeClient(options: KubeClientOptions): KubeClient {
   function answered(): void {
     if (reachable) return;
     reachable = true;
-    log.info({ server: auth.server }, 'API server answers again');
+    if (toldUnreachable) log.info({ server: auth.server }, 'API server answers again');
+    toldUnreachable = false;
     for (const listener of [...reachableListeners]) listener();
   }
 
   function unavailable(what: string, error: unknown): AgentError {
-    if (reachable && !closed) {
-      reachable = false;
-      log.warn({ server: auth.server, err: messageOf(error) }, 'API server does not answer');
+    // One broken connection is ordinary (a server restarting, a rotated certificate); two failures in a row are news.
+    if (!reachable && !toldUnreachable && !closed) {
+      toldUnreachable = true;
+      log.warn({ server: auth.server, err: explain(error) }, 'API server does not answer');
     }
+    reachable = false;
     return new AgentError('Unavailable', `${what}: ${auth.server} does not answer: ${explain(error)}`, { cause: error });
   }
 
