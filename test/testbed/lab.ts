@@ -16,6 +16,7 @@ import {
   startControlPlane,
   waitForApiserver,
 } from './control-plane.ts';
+import { ensureCoreDnsImage } from './coredns.ts';
 import { ensureImages, importImages } from './images.ts';
 import { ensureTools, run, say, withLock } from './images-debian.ts';
 import { makeNetwork, removeNetwork, routePods } from './network.ts';
@@ -124,7 +125,7 @@ const bringUp = async (name: string, options: LabOptions): Promise<LabRecord> =>
   const binaries: ControlPlaneBinaries = await ensureBinaries(controlPlaneBinaries);
   await ensureBinaries(['kube-proxy', ...(agent === 'upstream' ? (['kubelet'] as const) : [])]);
   const runtime = await ensureRuntime(runtimeKind);
-  const basicTars = await ensureImages(['pause', 'coredns']);
+  const basicTars = [...(await ensureImages(['pause'])), await ensureCoreDnsImage()];
   const tars = [...new Set([...basicTars, ...(await ensureImages(options.images))])];
 
   const lab: LabRecord = {

@@ -56,7 +56,7 @@ export const makeNetwork = async (lab: string, nodes: number): Promise<void> => 
     `address add ${outsideAddress.v4}/24 dev nodes`,
     `address add ${outsideAddress.v6}/64 dev nodes nodad`,
     'route add blackhole default',
-    '-6 route add blackhole default',
+    'route add blackhole ::/0',
   ]);
   for (const { part, address } of members) {
     const namespace = namespaceOf(lab, part);
@@ -72,7 +72,7 @@ export const makeNetwork = async (lab: string, nodes: number): Promise<void> => 
       `address add ${address.v4}/24 dev eth0`,
       `address add ${address.v6}/64 dev eth0 nodad`,
       `route add default via ${outsideAddress.v4}`,
-      `-6 route add default via ${outsideAddress.v6}`,
+      `route add ::/0 via ${outsideAddress.v6}`,
     ]);
     // The outside knows no pods: what they send there carries the node's address, as behind any CNI plugin that masquerades.
     const rules = [
@@ -82,7 +82,8 @@ export const makeNetwork = async (lab: string, nodes: number): Promise<void> => 
       `ip saddr ${podSubnets.v4} ip daddr != { ${podSubnets.v4}, ${subnets.v4} } oifname "eth0" masquerade`,
       `ip6 saddr ${podSubnets.v6} ip6 daddr ${outsideAddress.v6} masquerade`,
       `ip6 saddr ${podSubnets.v6} ip6 daddr != { ${podSubnets.v6}, ${subnets.v6} } oifname "eth0" masquerade`,
-      '} }',
+      '}',
+      '}',
     ];
     await run('nsenter', [`--net=/run/netns/${namespace}`, 'nft', '-f', '-'], { input: rules.join('\n') });
   }
@@ -100,7 +101,7 @@ export const routePods = async (lab: string, nodes: number, index: number, podCi
   for (const part of others)
     await ip(
       namespaceOf(lab, part),
-      podCidrs.map((cidr) => (cidr.includes(':') ? `-6 route replace ${cidr} via ${via.v6}` : `route replace ${cidr} via ${via.v4}`)),
+      podCidrs.map((cidr) => (cidr.includes(':') ? `route replace ${cidr} via ${via.v6}` : `route replace ${cidr} via ${via.v4}`)),
     );
 };
 
