@@ -124,9 +124,16 @@ const debianPackages = [
   'nginx-light',
   'procps',
   'stress',
+  'usr-is-merged',
   'util-linux',
   // Host-network specs call it besides curl.
   'wget',
+];
+
+// Each node unpacks this layer. Besides documentation: modules that perl-base's perl does without, and character sets.
+const excludedPaths = [
+  ...['doc', 'man', 'locale', 'info', 'perl'].map((folder) => `/usr/share/${folder}`),
+  ...['perl', 'gconv'].map((folder) => `/usr/lib/*/${folder}`),
 ];
 
 // A spec on supplemental groups asks for this user and group by these names and numbers (agnhost's Dockerfile). The base has no useradd.
@@ -143,7 +150,9 @@ const debian = async (): Promise<LayerRecipe> => {
     // Device nodes: a container gets its own /dev.
     '--skip=output/dev',
     '--dpkgopt=force-unsafe-io',
-    ...['doc', 'man', 'locale', 'info'].map((folder) => `--dpkgopt=path-exclude=/usr/share/${folder}/*`),
+    // Merges /bin into /usr/bin beforehand: the usrmerge package would need all of Perl's modules.
+    '--hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr',
+    ...excludedPaths.map((path) => `--dpkgopt=path-exclude=${path}/*`),
     `--include=${debianPackages.join(',')}`,
     ...users.map(([file, line]) => `--customize-hook=echo '${line}' >> "$1/${file}"`),
     // Left from building: the builder's own host name and resolver.
