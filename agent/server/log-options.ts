@@ -1,0 +1,72 @@
+/** A request for a container's log, checked. */
+export interface ContainerLogOptions {
+  readonly follow: boolean;
+  readonly previous: boolean;
+  readonly timestamps: boolean;
+  readonly tailLines: number | undefined;
+  readonly limitBytes: number | undefined;
+  readonly sinceSeconds: number | undefined;
+  /** RFC 3339. */
+  readonly sinceTime: string | undefined;
+  /** Undefined is both. */
+  readonly stream: 'stdout' | 'stderr' | undefined;
+}
+
+export interface RequestError {
+  readonly status: number;
+  readonly text: string;
+}
+
+const undecodable: RequestError = { status: 400, text: '{"message": "Unable to decode query."}' };
+const invalid: RequestError = { status: 422, text: '{"message": "Invalid request."}' };
+
+/**
+ * Reads the query of `/containerLogs` as PodLogOptions, with upstream's answers to what is wrong (pkg/kubelet/server/server.go getContainerLogs and
+ * ValidatePodLogOptions). `splitStreams` is the feature gate PodLogsQuerySplitStreams.
+ */
+export function parseLogOptions(query: URLSearchParams, splitStreams: boolean): { options: ContainerLogOptions } | { error: RequestError } {
+  const tail = query.get('tail') || undefined;
+  const tailLines = integer(tail === undefined ? query.get('tailLines') : tail === 'all' ? null : tail);
+  const limitBytes = integer(query.get('limitBytes'));
+  const sinceSeconds = integer(query.get('sinceSeconds'));
+  const sinceTime = query.get('sinceTime') || undefined;
+  if (Number.isNaN(tailLines) || Number.isNaN(limitBytes) || Number.isNaN(sinceSeconds)) return { error: undecodable };
+  if (sinceTime !== undefined && (!/^\d{4}-\d{2}-\d{2}T/.test(sinceTime) || Number.isNaN(Date.parse(sinceTime))))
+    return { error: undecodable };
+
+  if (tailLines !== undefined && tailLines < 0) return { error: invalid };
+  if (limitBytes !== undefined && limitBytes < 1) return { error: invalid };
+  if (sinceSeconds !== undefined && (sinceSeconds < 1 || sinceTime !== undefined)) return { error: invalid };
+
+  const stream = query.get('stream') || 'All';
+  if (stream !== 'All' && !splitStreams) {
+    const text = `unable to return the given log stream: "${stream}". Please enable PodLogsQuerySplitStreams feature gate in kubelet`;
+    return { error: { status: 400, text } };
+  }
+  if (stream !== 'All' && stream !== 'Stdout' && stream !== 'Stderr') return { error: invalid };
+  if (stream !== 'All' && tailLines !== undefined) return { error: invalid };
+
+  return {
+    options: {
+      follow: boolean(query.get('follow')),
+      previous: boolean(query.get('previous')),
+      timestamps: boolean(query.get('timestamps')),
+      tailLines,
+      limitBytes,
+      sinceSeconds,
+      sinceTime,
+      stream: stream === 'All' ? undefined : stream === 'Stdout' ? 'stdout' : 'stderr',
+    },
+  };
+}
+
+/** NaN for what is no integer. */
+function integer(text: string | null): number | undefined {
+  if (text === null || text === '') return undefined;
+  return /^[+-]?\d+$/.test(text) ? Number(text) : Number.NaN;
+}
+
+/** apimachinery's Convert_Slice_string_To_bool: there, and neither "0" nor "false". */
+function boolean(text: string | null): boolean {
+  return text !== null && text !== '0' && text.toLowerCase() !== 'false';
+}

@@ -1,0 +1,144 @@
+import { request as httpRequest, type IncomingMessage, type RequestOptions, type ServerResponse } from 'node:http';
+import { request as httpsRequest } from 'node:https';
+import { connect, Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { connect as tlsConnect } from 'node:tls';
+import { AgentError, messageOf } from '../base/errors.ts';
+import { withoutTokenProtocol } from './authenticate.ts';
+
+/** The client's end of an upgrade: its raw connection, and what it sent already. */
+export interface UpgradedClient {
+  readonly socket: Duplex;
+  readonly head: Buffer;
+}
+
+export interface ProxyOptions {
+  /** The runtime's streaming server: http or https, as it named itself. */
+  readonly url: string;
+  /** The stream is ended when nothing moved for so long: `streamingConnectionIdleTimeout`. 0 is never. */
+  readonly idleTimeoutMs: number;
+  /** Gives up the request as long as nothing is answered. */
+  readonly signal: AbortSignal;
+  /** Ends the stream at any time. */
+  readonly closing: AbortSignal;
+}
+
+// Not for the runtime: our client's credentials, and what belongs to its connection with us.
+const dropped = new Set(['host', 'authorization', 'sec-websocket-protocol', 'content-length', 'transfer-encoding']);
+
+/**
+ * Passes an upgrade request (SPDY or WebSocket: the bytes are not looked at) on to the runtime's streaming server, and the streams after it in both directions,
+ * with back-pressure and half-close. An answer other than 101 is passed to the client as a plain response, and its connection closed: without an upgrade no
+ * client may talk to the runtime's server (CVE-2018-1002105). Resolves when the stream has ended. Throws an AgentError of code Unavailable while nothing has
+ * been answered yet.
+ */
+export async function proxyUpgrade(
+  request: IncomingMessage,
+  response: ServerResponse,
+  client: UpgradedClient,
+  options: ProxyOptions,
+): Promise<void> {
+  const url = new URL(options.url);
+  const secure = url.protocol === 'https:';
+  const host = url.hostname.replace(/^\[|\]$/g, '');
+  const port = Number(url.port) || (secure ? 443 : 80);
+  const target: RequestOptions = {
+    host,
+    port,
+    method: request.method ?? 'GET',
+    path: `${url.pathname}${url.search}`,
+    headers: headersFor(request, url.host),
+    agent: false,
+    createConnection: () => {
+      const socket = connect({ host, port, allowHalfOpen: true, noDelay: true });
+      // The runtime on this machine shows a certificate that it signed itself; upstream does not check it either.
+      return secure ? tlsConnect({ socket, rejectUnauthorized: false }) : socket;
+    },
+  };
+  const outgoing = secure ? httpsRequest(target) : httpRequest(target);
+  const giveUp = (): void => void outgoing.destroy(new AgentError('Closed', 'the stream is no longer wanted'));
+  options.signal.addEventListener('abort', giveUp, { once: true });
+  if (options.signal.aborted) giveUp();
+  try {
+    const answered = new Promise<{ answer: IncomingMessage; upgraded?: { socket: Duplex; head: Buffer } }>((resolve, reject) => {
+      outgoing.once('upgrade', (answer, socket, head) => resolve({ answer, upgraded: { socket, head } }));
+      outgoing.once('response', (answer) => resolve({ answer }));
+      outgoing.once('error', (error) =>
+        reject(new AgentError('Unavailable', `cannot reach the runtime's streaming server: ${messageOf(error)}`, { cause: error })),
+      );
+    });
+    // An upgrade request has no body: what follows its head belongs to the stream.
+    outgoing.end();
+    const { answer, upgraded } = await answered;
+    if (upgraded === undefined) {
+      await refuse(answer, response);
+      return;
+    }
+    // From here on the connection is the stream's, not the response's.
+    response.detachSocket(client.socket as Socket);
+    client.socket.write(headText(answer));
+    if (upgraded.head.length > 0) client.socket.write(upgraded.head);
+    if (client.head.length > 0) upgraded.socket.write(client.head);
+    // Now each side's end is passed on by itself: a client that has gone must not cut off what it sent last.
+    options.signal.removeEventListener('abort', giveUp);
+    await passThrough(client.socket, upgraded.socket, options);
+  } finally {
+    options.signal.removeEventListener('abort', giveUp);
+    outgoing.destroy();
+  }
+}
+
+function headersFor(request: IncomingMessage, host: string): Record<string, string | string[]> {
+  const headers: Record<string, string | string[]> = { host };
+  for (const [name, value] of Object.entries(request.headersDistinct)) {
+    if (value !== undefined && !dropped.has(name)) headers[name] = value;
+  }
+  const protocols = request.headers['sec-websocket-protocol'];
+  const kept = protocols === undefined ? undefined : withoutTokenProtocol(protocols);
+  if (kept !== undefined) headers['sec-websocket-protocol'] = kept;
+  return headers;
+}
+
+function headText(answer: IncomingMessage): string {
+  const lines = [`HTTP/1.1 ${answer.statusCode} ${answer.statusMessage}`];
+  for (let i = 0; i + 1 < answer.rawHeaders.length; i += 2) lines.push(`${answer.rawHeaders[i]}: ${answer.rawHeaders[i + 1]}`);
+  return `${lines.join('\r\n')}\r\n\r\n`;
+}
+
+async function refuse(answer: IncomingMessage, response: ServerResponse): Promise<void> {
+  const type = answer.headers['content-type'];
+  response.writeHead(answer.statusCode ?? 502, { ...(type === undefined ? {} : { 'content-type': type }), connection: 'close' });
+  for await (const chunk of answer) response.write(chunk);
+  response.end();
+}
+
+/** Copies both ways until both are closed. An end of one side is passed on as the end of that direction alone; a break of one side breaks the other. */
+async function passThrough(a: Duplex, b: Duplex, options: ProxyOptions): Promise<void> {
+  const closeBoth = (): void => {
+    a.destroy();
+    b.destroy();
+  };
+  options.closing.addEventListener('abort', closeBoth, { once: true });
+  if (options.closing.aborted) closeBoth();
+  for (const [side, other] of [[a, b] as const, [b, a] as const]) {
+    // An error now is a peer that went away. It closes the stream, and there is nobody left to tell.
+    side.on('error', () => undefined);
+    side.on('close', () => {
+      if (!side.readableEnded || !side.writableFinished) other.destroy();
+    });
+    // Every byte passes both sockets: when one was idle for so long, so was the stream.
+    if (options.idleTimeoutMs > 0 && side instanceof Socket) side.setTimeout(options.idleTimeoutMs, closeBoth);
+  }
+  const ended = Promise.all([closed(a), closed(b)]);
+  a.pipe(b);
+  b.pipe(a);
+  try {
+    await ended;
+  } finally {
+    options.closing.removeEventListener('abort', closeBoth);
+  }
+}
+
+async function closed(socket: Duplex): Promise<void> {
+  if (!socket.closed) await new Promise<void>((resolve) => socket.once('close', () => resolve()));
+}

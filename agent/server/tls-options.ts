@@ -1,0 +1,53 @@
+import type { SecureVersion } from 'node:tls';
+import { AgentError } from '../base/errors.ts';
+
+// The names of Go's crypto/tls, which the configuration uses, in OpenSSL's terms. TLS 1.3 suites cannot be chosen in Go; here neither.
+const cipherNames: Readonly<Record<string, string>> = {
+  TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA: 'ECDHE-ECDSA-AES128-SHA',
+  TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA: 'ECDHE-ECDSA-AES256-SHA',
+  TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256: 'ECDHE-ECDSA-AES128-GCM-SHA256',
+  TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384: 'ECDHE-ECDSA-AES256-GCM-SHA384',
+  TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305: 'ECDHE-ECDSA-CHACHA20-POLY1305',
+  TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256: 'ECDHE-ECDSA-CHACHA20-POLY1305',
+  TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA: 'ECDHE-RSA-AES128-SHA',
+  TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA: 'ECDHE-RSA-AES256-SHA',
+  TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256: 'ECDHE-RSA-AES128-GCM-SHA256',
+  TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384: 'ECDHE-RSA-AES256-GCM-SHA384',
+  TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305: 'ECDHE-RSA-CHACHA20-POLY1305',
+  TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256: 'ECDHE-RSA-CHACHA20-POLY1305',
+  TLS_RSA_WITH_AES_128_CBC_SHA: 'AES128-SHA',
+  TLS_RSA_WITH_AES_256_CBC_SHA: 'AES256-SHA',
+  TLS_RSA_WITH_AES_128_GCM_SHA256: 'AES128-GCM-SHA256',
+  TLS_RSA_WITH_AES_256_GCM_SHA384: 'AES256-GCM-SHA384',
+};
+const tls13Suites = ['TLS_AES_128_GCM_SHA256', 'TLS_AES_256_GCM_SHA384', 'TLS_CHACHA20_POLY1305_SHA256'];
+const versions: Readonly<Record<string, SecureVersion>> = {
+  VersionTLS10: 'TLSv1',
+  VersionTLS11: 'TLSv1.1',
+  VersionTLS12: 'TLSv1.2',
+  VersionTLS13: 'TLSv1.3',
+};
+
+export interface TlsSettings {
+  readonly minVersion: SecureVersion;
+  /** OpenSSL's list; undefined is the default. */
+  readonly ciphers: string | undefined;
+}
+
+/** `tlsMinVersion` and `tlsCipherSuites` of the configuration in Node's terms. Throws an AgentError of code Invalid naming what is unknown. */
+export function tlsSettings(minVersion: string | undefined, cipherSuites: readonly string[] | undefined): TlsSettings {
+  const version = versions[minVersion || 'VersionTLS12'];
+  if (version === undefined) {
+    throw new AgentError('Invalid', `tlsMinVersion: unknown version "${minVersion}", use one of ${Object.keys(versions).join(', ')}`);
+  }
+  const ciphers: string[] = [];
+  for (const suite of cipherSuites ?? []) {
+    const name = cipherNames[suite];
+    if (name !== undefined) ciphers.push(name);
+    else if (!tls13Suites.includes(suite)) {
+      throw new AgentError('Invalid', `tlsCipherSuites: unknown suite "${suite}", use one of ${Object.keys(cipherNames).join(', ')}`);
+    }
+  }
+  // OpenSSL takes the TLS 1.3 suites from the same list: without them a 1.3 handshake would have none.
+  return { minVersion: version, ciphers: ciphers.length === 0 ? undefined : [...tls13Suites, ...ciphers].join(':') };
+}
