@@ -147,7 +147,7 @@ const bringUp = async (name: string, options: LabOptions): Promise<LabRecord> =>
   };
   writeRecord(lab);
   mkdirSync(labPaths(name).run, { recursive: true });
-  noteMountPoints(lab);
+  await withLock(mountPointLock, async () => noteMountPoints(lab));
   step(
     `starting lab ${name}: ${count} node${count === 1 ? '' : 's'}, agent ${agent}, ${runtimeKind} ${runtime.version}, kube-proxy ${lab.proxyMode}`,
   );
@@ -254,10 +254,13 @@ const clear = async (name: string): Promise<void> => {
   if (existsSync('/run/netns')) await removeNetwork(name);
   await rm(paths.run, { recursive: true, force: true });
   await rm(paths.home, { recursive: true, force: true });
-  if (labNames().length === 0) removeMountPoints();
+  await withLock(mountPointLock, async () => {
+    if (labNames().length === 0) removeMountPoints();
+  });
 };
 
 const mountPointNote = join(dirname(labPaths('x').home), '.mount-points.json');
+const mountPointLock = join(dirname(labPaths('x').run), '.mount-points.lock');
 
 /** Makes the folders that nodes mount theirs over, and notes which of them the machine did not have. */
 const noteMountPoints = (lab: LabRecord): void => {

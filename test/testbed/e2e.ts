@@ -1,0 +1,172 @@
+// Runs the upstream e2e suite against a lab, in parallel, from outside the nodes.
+import { spawn } from 'node:child_process';
+import { createWriteStream, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { ensureBinaries } from './binaries.ts';
+import { type Exclusion, judge, parseSpecList, resultsOf, type SpecReport, type Suite, selectSpecs, suiteFailures } from './e2e-report.ts';
+import { run, say } from './images-debian.ts';
+import { labState, startLab } from './lab.ts';
+import { type AgentKind, bootId, enter, type LabRecord, labPaths } from './record.ts';
+import type { RuntimeKind } from './runtimes.ts';
+
+const folder = resolve(import.meta.dirname, '../e2e');
+
+export type E2eOptions = {
+  /** A suite's name, or a regex on full spec names. */
+  what: string;
+  /** The lab's name; it is started when it is not up, or when it has another agent than asked for. */
+  name: string;
+  agent?: AgentKind | undefined;
+  /** ginkgo processes; they mostly wait. Default 12. */
+  procs?: number | undefined;
+  nodes?: number | undefined;
+  runtime?: RuntimeKind | undefined;
+  /** Adds what passed to the suite's pass list. */
+  record?: boolean | undefined;
+};
+
+const readSuite = (what: string): Suite | undefined => {
+  const file = join(folder, 'suites', `${what}.json`);
+  return existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as Suite) : undefined;
+};
+
+const passFile = (what: string): string => join(folder, 'passes', `${what}.txt`);
+
+const readPasses = (what: string): string[] | undefined =>
+  existsSync(passFile(what))
+    ? readFileSync(passFile(what), 'utf8')
+        .split('\n')
+        .filter((line) => line !== '')
+    : undefined;
+
+const suitableLab = async (options: E2eOptions, suite: Suite | undefined): Promise<LabRecord> => {
+  const lab = labState(options.name);
+  const nodes = options.nodes ?? suite?.nodes;
+  const fits =
+    lab?.complete === true &&
+    lab.bootId === bootId() &&
+    (options.agent === undefined || lab.agent === options.agent) &&
+    (options.runtime === undefined || lab.runtime === options.runtime) &&
+    (nodes === undefined || lab.nodes.length === nodes);
+  if (fits) return lab;
+  const agent = options.agent ?? lab?.agent;
+  return startLab({
+    name: options.name,
+    agent,
+    nodes,
+    zones: suite?.zones,
+    runtime: options.runtime ?? lab?.runtime,
+    proxyMode: lab?.proxyMode,
+  });
+};
+
+const escapeRegex = (text: string): string => text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
+
+/** Runs a suite or a regex; prints failures and ends with "N passed, N failed, N skipped". Resolves to the exit code: 0 when all that must pass passes. */
+export const runE2e = async (options: E2eOptions): Promise<number> => {
+  const named = readSuite(options.what);
+  const suite: Suite = named ?? { description: options.what, focus: [`/${options.what}/`] };
+  const binaries = await ensureBinaries(['e2e.test', 'ginkgo', 'kubectl']);
+  const all = parseSpecList(await run(binaries['e2e.test'], ['--list-tests']));
+  const selected = selectSpecs(suite, all);
+  const exclusions = (JSON.parse(readFileSync(join(folder, 'exclusions.json'), 'utf8')) as Exclusion[]).filter(({ spec }) =>
+    selected.includes(spec),
+  );
+  const chosen = selected.filter((name) => !exclusions.some(({ spec }) => spec === name));
+  const lab = await suitableLab(options, named);
+
+  const reports = join(folder, 'reports', `${options.name}-${options.what.replaceAll(/[^A-Za-z0-9-]+/g, '_').slice(0, 60)}-${lab.agent}`);
+  rmSync(reports, { recursive: true, force: true });
+  mkdirSync(reports, { recursive: true });
+  const procs = options.procs ?? 12;
+  say(
+    `${chosen.length} specs of "${options.what}" with agent ${lab.agent}, ${Math.min(procs, chosen.length)} at a time; reports in ${reports}`,
+  );
+  const ginkgo = [
+    binaries.ginkgo,
+    'run',
+    `--procs=${Math.max(1, Math.min(procs, chosen.length))}`,
+    '--timeout=3h',
+    '--no-color',
+    '--junit-report=junit.xml',
+    '--json-report=report.json',
+    `--output-dir=${reports}`,
+    // ginkgo matches a spec's text with something in front of it: the end is what can be anchored.
+    ...chosen.map((name) => `--focus=${escapeRegex(name)}$`),
+    binaries['e2e.test'],
+    '--',
+    '--provider=skeleton',
+    `--kubeconfig=${labPaths(lab.name).kubeconfig}`,
+    `--kubectl-path=${binaries.kubectl}`,
+    '--node-os-distro=debian',
+    `--num-nodes=${lab.nodes.length}`,
+    `--dns-domain=cluster.local`,
+    `--e2e-output-dir=${reports}`,
+  ];
+  await runWithProgress([...enter(lab, { network: 'out' }), ...ginkgo], join(reports, 'ginkgo.log'), chosen.length);
+
+  const reportFile = join(reports, 'report.json');
+  if (!existsSync(reportFile)) {
+    const log = readFileSync(join(reports, 'ginkgo.log'), 'utf8').trim().split('\n').slice(-30).join('\n');
+    throw new Error(`the e2e suite wrote no report; the end of its log:\n${log}`);
+  }
+  const specReports = (JSON.parse(readFileSync(reportFile, 'utf8')) as { SpecReports: SpecReport[] | null }[]).flatMap(
+    (each) => each.SpecReports ?? [],
+  );
+  const results = resultsOf(chosen, specReports);
+  const verdict = judge(results, { isSuite: named !== undefined, passList: named === undefined ? undefined : readPasses(options.what) });
+  for (const failure of suiteFailures(specReports)) console.log(`OUTSIDE SPECS ${indent(failure)}`);
+  for (const { name, state, message, seconds } of verdict.failed)
+    console.log(`FAILED ${name} (${state}, ${seconds.toFixed(1)} s)\n${indent(message)}`);
+  for (const { spec, reason } of exclusions) console.log(`EXCLUDED ${spec}: ${reason}`);
+  if (named !== undefined && options.record === true) {
+    const passes = [...new Set([...(readPasses(options.what) ?? []), ...verdict.passed])].sort();
+    writeFileSync(passFile(options.what), `${passes.join('\n')}\n`);
+  } else if (verdict.gains.length > 0) console.log(`${verdict.gains.length} specs pass that are not in ${passFile(options.what)} yet`);
+  for (const name of verdict.regressions) console.log(`MUST PASS ${name}`);
+  console.log(`${verdict.passed.length} passed, ${verdict.failed.length} failed, ${verdict.skipped.length + exclusions.length} skipped`);
+  return verdict.regressions.length === 0 && verdict.passed.length > 0 ? 0 : 1;
+};
+
+const indent = (text: string): string =>
+  text
+    .trim()
+    .split('\n')
+    .slice(0, 12)
+    .map((line) => `    ${line.slice(0, 300)}`)
+    .join('\n');
+
+/** Runs ginkgo with its output in a file, telling now and then how many specs have ended. Failures are read from the report, so its exit code says nothing more. */
+const runWithProgress = (argv: readonly string[], logFile: string, total: number): Promise<void> =>
+  new Promise((settle, reject) => {
+    const [command = '', ...args] = argv;
+    const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    const log = createWriteStream(logFile);
+    const startedAt = performance.now();
+    let ended = 0;
+    let failed = 0;
+    let told = '';
+    const ticker = setInterval(() => {
+      const now = `${ended} of ${total} specs ended${failed > 0 ? `, ${failed} failed` : ''}`;
+      if (now !== told) say(`[${Math.round((performance.now() - startedAt) / 1000)} s] ${now}`);
+      told = now;
+    }, 15_000);
+    for (const stream of [child.stdout, child.stderr])
+      stream.on('data', (chunk: Buffer) => {
+        log.write(chunk);
+        // ginkgo prints a bullet for each spec that ran, followed by the state when it did not pass.
+        const text = chunk.toString();
+        ended += text.split('•').length - 1;
+        failed += text.split('• [FAILED]').length - 1;
+      });
+    const interrupt = (): void => {
+      child.kill('SIGINT');
+    };
+    process.once('SIGINT', interrupt);
+    child.on('error', reject);
+    child.on('close', () => {
+      clearInterval(ticker);
+      process.removeListener('SIGINT', interrupt);
+      log.end(() => settle());
+    });
+  });
