@@ -1,0 +1,300 @@
+import { mkdir, rm, symlink } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { ContainerConfig, PodSandboxConfig } from '../../cri-protos/generated/cri.ts';
+import type { Clock } from '../base/clock.ts';
+import { AgentError, hasCode, messageOf, unreachable } from '../base/errors.ts';
+import type { Container } from '../model/generated/api.ts';
+import { type AgentPod, asContainer, containersOf } from '../model/pod.ts';
+import { legacyLogLink } from './container-config.ts';
+import { runHook } from './hooks.ts';
+import type { RuntimePod } from './observed.ts';
+import { latestContainer } from './observed.ts';
+import type { PodAction } from './plan.ts';
+import { podLogDirectory } from './sandbox-config.ts';
+
+type Signalled<Req, Res> = (request: Req, signal: AbortSignal) => Promise<Res>;
+
+/** The runtime calls that change pods. */
+export interface RuntimeControl {
+  runPodSandbox: Signalled<{ config: PodSandboxConfig; runtime_handler: string }, { pod_sandbox_id?: string | undefined }>;
+  stopPodSandbox: Signalled<{ pod_sandbox_id: string }, unknown>;
+  removePodSandbox: Signalled<{ pod_sandbox_id: string }, unknown>;
+  createContainer: Signalled<
+    { pod_sandbox_id: string; config: ContainerConfig; sandbox_config: PodSandboxConfig },
+    { container_id?: string | undefined }
+  >;
+  startContainer: Signalled<{ container_id: string }, unknown>;
+  stopContainer: Signalled<{ container_id: string; timeout: number }, unknown>;
+  removeContainer: Signalled<{ container_id: string }, unknown>;
+  execSync: Signalled<
+    { container_id: string; cmd: string[]; timeout: number },
+    { stdout?: Buffer | Uint8Array | undefined; stderr?: Buffer | Uint8Array | undefined; exit_code?: number | undefined }
+  >;
+}
+
+/** Events as users read them; `fieldPath` such as `spec.containers{web}`. */
+export type RecordEvent = (pod: AgentPod, type: 'Normal' | 'Warning', reason: string, message: string, fieldPath?: string) => void;
+
+/** What carrying out a plan needs of the other rooms. All throw AgentErrors whose message is fit for status and events. */
+export interface ApplyDeps {
+  readonly cri: RuntimeControl;
+  readonly clock: Clock;
+  readonly recordEvent: RecordEvent;
+  readonly podLogsDir: string;
+  /** /var/log/containers */
+  readonly containerLogsDir: string;
+  /** `<root-dir>/pods/<uid>` */
+  readonly podDir: (uid: string) => string;
+  readonly ensureCgroup: (pod: AgentPod, signal: AbortSignal) => Promise<void>;
+  readonly removeCgroup: (uid: string, signal: AbortSignal) => Promise<void>;
+  readonly mountVolumes: (pod: AgentPod, signal: AbortSignal) => Promise<void>;
+  readonly unmountVolumes: (uid: string, signal: AbortSignal) => Promise<void>;
+  /** Removes the pod's folder; refuses while anything is mounted below it. */
+  readonly removePodDir: (uid: string, signal: AbortSignal) => Promise<void>;
+  readonly runtimeHandler: (pod: AgentPod, signal: AbortSignal) => Promise<string>;
+  readonly sandboxConfig: (pod: AgentPod, attempt: number, signal: AbortSignal) => Promise<PodSandboxConfig>;
+  readonly ensureImage: (pod: AgentPod, container: Container, sandboxConfig: PodSandboxConfig, signal: AbortSignal) => Promise<string>;
+  readonly containerConfig: (
+    pod: AgentPod,
+    container: Container,
+    start: { attempt: number; imageRef: string; runtime: RuntimePod },
+    signal: AbortSignal,
+  ) => Promise<ContainerConfig>;
+}
+
+/** What an action brought about that the runtime does not tell. */
+export type ActionResult = { readonly kind: 'done' } | { readonly kind: 'image'; readonly imageRef: string };
+
+const done: ActionResult = { kind: 'done' };
+
+/** `spec.containers{name}`, as events name the container they are about. */
+export function fieldPathOf(pod: AgentPod, name: string): string {
+  const list = pod.spec.containers.some((c) => c.name === name)
+    ? 'containers'
+    : pod.spec.initContainers?.some((c) => c.name === name) === true
+      ? 'initContainers'
+      : 'ephemeralContainers';
+  return `spec.${list}{${name}}`;
+}
+
+/** Carries out one action. Idempotent: what is done already is success. Throws an AgentError whose code is the reason to show. */
+export async function applyAction(
+  deps: ApplyDeps,
+  pod: AgentPod,
+  runtime: RuntimePod,
+  action: PodAction,
+  signal: AbortSignal,
+): Promise<ActionResult> {
+  const { cri, recordEvent } = deps;
+  const { uid } = pod.metadata;
+  switch (action.kind) {
+    case 'prepare': {
+      await deps.ensureCgroup(pod, signal);
+      const dir = deps.podDir(uid);
+      await mkdir(join(dir, 'volumes'), { recursive: true, mode: 0o750 });
+      await mkdir(join(dir, 'plugins'), { recursive: true, mode: 0o750 });
+      await mkdir(podLogDirectory(deps.podLogsDir, pod.metadata), { recursive: true, mode: 0o755 });
+      return done;
+    }
+    case 'mountVolumes':
+      await deps.mountVolumes(pod, signal);
+      return done;
+    case 'unmountVolumes':
+      await deps.unmountVolumes(uid, signal);
+      return done;
+    case 'pullImage': {
+      const config = await deps.sandboxConfig(pod, 0, signal);
+      return { kind: 'image', imageRef: await deps.ensureImage(pod, containerNamed(pod, action.container), config, signal) };
+    }
+    case 'createSandbox': {
+      const [config, handler] = await Promise.all([deps.sandboxConfig(pod, action.attempt, signal), deps.runtimeHandler(pod, signal)]);
+      try {
+        await cri.runPodSandbox({ config, runtime_handler: handler }, signal);
+      } catch (error) {
+        recordEvent(pod, 'Warning', 'FailedCreatePodSandBox', `Failed to create pod sandbox: ${messageOf(error)}`);
+        throw error;
+      }
+      return done;
+    }
+    case 'stopSandbox':
+      await absent(cri.stopPodSandbox({ pod_sandbox_id: action.id }, signal));
+      return done;
+    case 'startContainer':
+      await startContainer(deps, pod, runtime, action, signal);
+      return done;
+    case 'preStop':
+      await preStop(deps, pod, runtime, action, signal);
+      return done;
+    case 'stopContainer':
+      recordEvent(pod, 'Normal', 'Killing', action.message, fieldPathOf(pod, action.container));
+      await absent(cri.stopContainer({ container_id: action.id, timeout: action.graceSeconds }, signal));
+      return done;
+    case 'removeContainer': {
+      await absent(cri.removeContainer({ container_id: action.id }, signal));
+      const gone = runtime.containers.find((c) => c.id === action.id);
+      if (gone !== undefined) await removeLogs(deps, pod, gone.name, gone.id, gone.logPath);
+      return done;
+    }
+    case 'removeCgroup':
+      await deps.removeCgroup(uid, signal);
+      return done;
+    case 'purge':
+      await purge(deps, pod, runtime, signal);
+      return done;
+    default:
+      return unreachable(action);
+  }
+}
+
+function containerNamed(pod: AgentPod, name: string): Container {
+  const found = containersOf(pod).find(({ container }) => container.name === name);
+  if (found === undefined) throw new AgentError('Internal', `pod ${pod.metadata.namespace}/${pod.metadata.name} has no container ${name}`);
+  return found.container;
+}
+
+async function absent(call: Promise<unknown>): Promise<void> {
+  try {
+    await call;
+  } catch (error) {
+    if (!hasCode(error, 'NotFound')) throw error;
+  }
+}
+
+function named(code: string, error: unknown): AgentError {
+  return hasCode(error, code) ? error : new AgentError(code, messageOf(error), { cause: error });
+}
+
+async function startContainer(
+  deps: ApplyDeps,
+  pod: AgentPod,
+  runtime: RuntimePod,
+  action: PodAction & { kind: 'startContainer' },
+  signal: AbortSignal,
+): Promise<void> {
+  const { cri, recordEvent } = deps;
+  const container = containerNamed(pod, action.container);
+  const path = fieldPathOf(pod, action.container);
+  const fail = (code: string, error: unknown): AgentError => {
+    const failure = named(code, error);
+    if (!signal.aborted) recordEvent(pod, 'Warning', 'Failed', `Error: ${failure.message}`, path);
+    return failure;
+  };
+  let config: ContainerConfig;
+  let sandboxConfig: PodSandboxConfig;
+  try {
+    const sandbox = runtime.sandboxes.find((s) => s.id === action.sandboxId);
+    [config, sandboxConfig] = await Promise.all([
+      deps.containerConfig(pod, container, { attempt: action.attempt, imageRef: action.imageRef, runtime }, signal),
+      deps.sandboxConfig(pod, sandbox?.attempt ?? 0, signal),
+    ]);
+    await mkdir(join(podLogDirectory(deps.podLogsDir, pod.metadata), container.name), { recursive: true, mode: 0o755 });
+  } catch (error) {
+    throw fail('CreateContainerConfigError', error);
+  }
+  let id: string;
+  try {
+    const response = await cri.createContainer({ pod_sandbox_id: action.sandboxId, config, sandbox_config: sandboxConfig }, signal);
+    id = response.container_id ?? '';
+  } catch (error) {
+    throw fail('CreateContainerError', error);
+  }
+  recordEvent(pod, 'Normal', 'Created', 'Container created', path);
+  try {
+    await cri.startContainer({ container_id: id }, signal);
+  } catch (error) {
+    throw fail('RunContainerError', error);
+  }
+  recordEvent(pod, 'Normal', 'Started', 'Container started', path);
+  await linkLog(deps, pod, container.name, id, config.log_path ?? '');
+  if (container.lifecycle?.postStart !== undefined) await postStart(deps, pod, runtime, container, id, signal);
+}
+
+async function postStart(
+  deps: ApplyDeps,
+  pod: AgentPod,
+  runtime: RuntimePod,
+  container: Container,
+  id: string,
+  signal: AbortSignal,
+): Promise<void> {
+  const handler = container.lifecycle?.postStart;
+  if (handler === undefined) return;
+  try {
+    await runHook({ clock: deps.clock, execSync: deps.cri.execSync }, pod, container, id, runtime.sandboxes[0]?.ips[0], handler, signal);
+  } catch (error) {
+    if (signal.aborted) throw error;
+    const path = fieldPathOf(pod, container.name);
+    // What the hook printed may hold secrets: it goes to status, which fewer may read, not into the event.
+    deps.recordEvent(pod, 'Warning', 'FailedPostStartHook', 'PostStartHook failed', path);
+    deps.recordEvent(pod, 'Normal', 'Killing', 'FailedPostStartHook', path);
+    await absent(deps.cri.stopContainer({ container_id: id, timeout: pod.spec.terminationGracePeriodSeconds ?? 30 }, signal));
+    throw named('PostStartHookError', error);
+  }
+}
+
+async function preStop(
+  deps: ApplyDeps,
+  pod: AgentPod,
+  runtime: RuntimePod,
+  action: PodAction & { kind: 'preStop' },
+  signal: AbortSignal,
+): Promise<void> {
+  const container = containerNamed(pod, action.container);
+  const handler = container.lifecycle?.preStop;
+  if (handler === undefined) return;
+  using deadline = deps.clock.deadline(signal, action.graceSeconds * 1000);
+  try {
+    await runHook(
+      { clock: deps.clock, execSync: deps.cri.execSync },
+      pod,
+      container,
+      action.id,
+      runtime.sandboxes[0]?.ips[0],
+      handler,
+      deadline.signal,
+    );
+  } catch (error) {
+    // A hook that fails or runs out of time does not keep the container alive.
+    if (!signal.aborted) deps.recordEvent(pod, 'Warning', 'FailedPreStopHook', 'PreStopHook failed', fieldPathOf(pod, action.container));
+    else throw error;
+  }
+}
+
+/** The link that log collectors follow: its name says what the runtime's own path does not. */
+async function linkLog(deps: ApplyDeps, pod: AgentPod, container: string, id: string, logPath: string): Promise<void> {
+  const link = join(deps.containerLogsDir, legacyLogLink(pod, container, id));
+  const target = join(podLogDirectory(deps.podLogsDir, pod.metadata), logPath);
+  try {
+    await mkdir(deps.containerLogsDir, { recursive: true });
+    await symlink(target, link);
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw named('RunContainerError', error);
+  }
+}
+
+async function removeLogs(deps: ApplyDeps, pod: AgentPod, container: string, id: string, logPath: string): Promise<void> {
+  await rm(join(deps.containerLogsDir, legacyLogLink(pod, container, id)), { force: true });
+  if (logPath !== '') await rm(logPath, { force: true });
+}
+
+/** Everything of a pod that is gone for good. */
+async function purge(deps: ApplyDeps, pod: AgentPod, runtime: RuntimePod, signal: AbortSignal): Promise<void> {
+  await Promise.all(
+    runtime.containers.map(async (c) => {
+      await absent(deps.cri.removeContainer({ container_id: c.id }, signal));
+      await rm(join(deps.containerLogsDir, legacyLogLink(pod, c.name, c.id)), { force: true });
+    }),
+  );
+  await Promise.all(runtime.sandboxes.map((s) => absent(deps.cri.removePodSandbox({ pod_sandbox_id: s.id }, signal))));
+  await rm(podLogDirectory(deps.podLogsDir, pod.metadata), { recursive: true, force: true });
+  await deps.removePodDir(pod.metadata.uid, signal);
+}
+
+/** The ID of the container that an ephemeral one asks to join, if it runs. Throws CreateContainerConfigError when it does not. */
+export function targetOf(pod: AgentPod, container: string, runtime: RuntimePod): string | undefined {
+  const target = pod.spec.ephemeralContainers?.find((e) => asContainer(e).name === container)?.targetContainerName;
+  if (target === undefined || target === '') return undefined;
+  const running = latestContainer(runtime, target);
+  if (running?.state !== 'running') throw new AgentError('CreateContainerConfigError', `unable to find target container ${target}`);
+  return running.id;
+}

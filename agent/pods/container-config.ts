@@ -1,0 +1,64 @@
+import { join } from 'node:path';
+import type {
+  ContainerConfig,
+  KeyValue,
+  LinuxContainerResources,
+  LinuxContainerSecurityContext,
+  Mount,
+  Signal,
+} from '../../cri-protos/generated/cri.ts';
+import type { Container } from '../model/generated/api.ts';
+import type { AgentPod } from '../model/pod.ts';
+import { containerAnnotations, containerLabels } from './labels.ts';
+
+export interface ContainerInputs {
+  readonly attempt: number;
+  readonly imageRef: string;
+  readonly command: string[];
+  readonly args: string[];
+  readonly envs: KeyValue[];
+  readonly mounts: Mount[];
+  readonly resources: LinuxContainerResources;
+  readonly security: LinuxContainerSecurityContext;
+  /** The container whose processes an ephemeral container joins. */
+  readonly targetContainerId: string | undefined;
+}
+
+/** `<container>/<attempt>.log`, relative to the pod's log folder. */
+export function containerLogPath(container: string, attempt: number): string {
+  return join(container, `${attempt}.log`);
+}
+
+/** What the runtime is asked for as a container. */
+export function containerConfig(pod: AgentPod, container: Container, inputs: ContainerInputs): ContainerConfig {
+  const namespaces = inputs.security.namespace_options ?? {};
+  // A target matters only where each container has its processes to itself (kuberuntime_container_linux.go).
+  const targeted =
+    inputs.targetContainerId !== undefined && namespaces.pid === 'CONTAINER'
+      ? { ...namespaces, pid: 'TARGET' as const, target_id: inputs.targetContainerId }
+      : namespaces;
+  return {
+    metadata: { name: container.name, attempt: inputs.attempt },
+    image: { image: inputs.imageRef, user_specified_image: container.image },
+    command: inputs.command,
+    args: inputs.args,
+    working_dir: container.workingDir ?? '',
+    envs: inputs.envs,
+    mounts: inputs.mounts,
+    labels: containerLabels(pod, container),
+    annotations: containerAnnotations(pod, container, inputs.attempt),
+    log_path: containerLogPath(container.name, inputs.attempt),
+    stdin: container.stdin === true,
+    stdin_once: container.stdinOnce === true,
+    tty: container.tty === true,
+    linux: { resources: inputs.resources, security_context: { ...inputs.security, namespace_options: targeted } },
+    stop_signal: container.lifecycle?.stopSignal as Signal | undefined,
+  };
+}
+
+/** The name of a container's link in /var/log/containers: `<pod>_<namespace>_<container>-<id>.log`, cut as kubelet does where it would be too long. */
+export function legacyLogLink(pod: AgentPod, container: string, id: string): string {
+  // pkg/kubelet/kuberuntime/legacy.go: ext4 allows 255 bytes a name.
+  const stem = `${pod.metadata.name}_${pod.metadata.namespace}_${container}-${id}`;
+  return `${stem.slice(0, 251)}.log`;
+}

@@ -1,0 +1,70 @@
+import { join } from 'node:path';
+import type { DNSConfig, LinuxContainerResources, PodSandboxConfig, PortMapping } from '../../cri-protos/generated/cri.ts';
+import type { AgentPod } from '../model/pod.ts';
+import { sandboxLabels } from './labels.ts';
+import { namespacesOf } from './security.ts';
+
+export interface SandboxInputs {
+  readonly attempt: number;
+  /** `podLogsDir`: /var/log/pods. */
+  readonly podLogsDir: string;
+  readonly hostname: string;
+  readonly dns: DNSConfig;
+  /** In the form of the runtime's cgroup driver. */
+  readonly cgroupParent: string;
+  readonly overhead: LinuxContainerResources | undefined;
+  readonly resources: LinuxContainerResources | undefined;
+}
+
+/** `<podLogsDir>/<namespace>_<name>_<uid>`: where log collectors look. */
+export function podLogDirectory(podLogsDir: string, pod: { namespace: string; name: string; uid: string }): string {
+  return join(podLogsDir, `${pod.namespace}_${pod.name}_${pod.uid}`);
+}
+
+/** What the runtime is asked for as a pod's sandbox. */
+export function sandboxConfig(pod: AgentPod, inputs: SandboxInputs): PodSandboxConfig {
+  const { name, namespace, uid } = pod.metadata;
+  const sc = pod.spec.securityContext;
+  const containers = [...pod.spec.containers, ...(pod.spec.initContainers ?? [])];
+  return {
+    metadata: { name, namespace, uid, attempt: inputs.attempt },
+    labels: sandboxLabels(pod),
+    annotations: pod.metadata.annotations ?? {},
+    hostname: pod.spec.hostNetwork === true ? '' : inputs.hostname,
+    log_directory: podLogDirectory(inputs.podLogsDir, pod.metadata),
+    dns_config: inputs.dns,
+    port_mappings: portMappings(pod),
+    linux: {
+      cgroup_parent: inputs.cgroupParent,
+      sysctls: Object.fromEntries((sc?.sysctls ?? []).map((s) => [s.name, s.value])),
+      overhead: inputs.overhead,
+      resources: inputs.resources,
+      security_context: {
+        namespace_options: namespacesOf(pod),
+        privileged: containers.some((c) => c.securityContext?.privileged === true),
+        // The pause process needs next to nothing: it always gets the runtime's profile (kubernetes#84623).
+        seccomp: { profile_type: 'RuntimeDefault' },
+        run_as_user: sc?.runAsUser === undefined ? undefined : { value: sc.runAsUser },
+        run_as_group: sc?.runAsGroup === undefined ? undefined : { value: sc.runAsGroup },
+        supplemental_groups: [...(sc?.fsGroup === undefined ? [] : [sc.fsGroup]), ...(sc?.supplementalGroups ?? [])],
+        supplemental_groups_policy: sc?.supplementalGroupsPolicy === 'Strict' ? 'Strict' : 'Merge',
+        selinux_options: sc?.seLinuxOptions,
+      },
+    },
+  };
+}
+
+function portMappings(pod: AgentPod): PortMapping[] {
+  // A pod on the node's network has its ports there already.
+  if (pod.spec.hostNetwork === true) return [];
+  const sidecars = (pod.spec.initContainers ?? []).filter((c) => c.restartPolicy === 'Always');
+  return [...pod.spec.containers, ...sidecars]
+    .flatMap((c) => c.ports ?? [])
+    .filter((p) => (p.hostPort ?? 0) > 0)
+    .map((p) => ({
+      protocol: p.protocol === 'UDP' || p.protocol === 'SCTP' ? p.protocol : 'TCP',
+      container_port: p.containerPort,
+      host_port: p.hostPort,
+      host_ip: p.hostIP ?? '',
+    }));
+}

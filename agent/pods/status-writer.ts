@@ -1,0 +1,78 @@
+import type { Clock } from '../base/clock.ts';
+import { hasCode } from '../base/errors.ts';
+import type { Log } from '../base/log.ts';
+import { startLoop } from '../base/loop.ts';
+import type { ReadonlyTable } from '../base/table.ts';
+import type { AgentPod } from '../model/pod.ts';
+import { alreadyShown, type StatusPatch, statusPatch } from './status-patch.ts';
+import type { PodStatusRow } from './worker.ts';
+
+export interface StatusWriterOptions {
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly signal: AbortSignal;
+  /** By UID. */
+  readonly statuses: ReadonlyTable<PodStatusRow>;
+  /** PATCH …/status; the updated object. */
+  readonly patchStatus: (pod: AgentPod, patch: StatusPatch, signal: AbortSignal) => Promise<AgentPod>;
+  /** DELETE with no grace, bound to the UID. */
+  readonly deletePod: (pod: AgentPod, signal: AbortSignal) => Promise<void>;
+  /** Told when the API has taken a status, ms after it was worked out. */
+  readonly written?: (uid: string) => void;
+}
+
+/**
+ * Brings statuses to the API, one pod's in order, many pods' at once; what changes while a request is under way folds into the next. Once a pod that is
+ * being deleted is cleaned up and its last status is there, removes its API object.
+ */
+export function startStatusWriter(options: StatusWriterOptions): AsyncDisposable {
+  const { statuses } = options;
+  // By UID: the text of the last patch that the API took, and what the API then held.
+  const sent = new Map<string, { text: string; pod: AgentPod }>();
+
+  const loop = startLoop({
+    name: 'status-writer',
+    clock: options.clock,
+    log: options.log,
+    signal: options.signal,
+    backoff: { initialMs: 200, maxMs: 10_000 },
+    run: async (uid, signal) => {
+      const row = statuses.get(uid);
+      if (row === undefined) {
+        sent.delete(uid);
+        return undefined;
+      }
+      try {
+        await write(uid, row, signal);
+      } catch (error) {
+        // Gone, or the name belongs to a newer pod: nobody waits for this status any more. The watch tells the rest.
+        if (!hasCode(error, 'NotFound', 'Conflict')) throw error;
+      }
+      return undefined;
+    },
+  });
+
+  async function write(uid: string, row: PodStatusRow, signal: AbortSignal): Promise<void> {
+    const patch = statusPatch(row.pod, row.status);
+    const text = JSON.stringify(patch.status);
+    const last = sent.get(uid);
+    let shown = last?.text === text ? last.pod : undefined;
+    if (shown === undefined && last === undefined && alreadyShown(row.pod, patch)) shown = row.pod;
+    if (shown === undefined) {
+      shown = await options.patchStatus(row.pod, patch, signal);
+      sent.set(uid, { text, pod: shown });
+      options.written?.(uid);
+    }
+    const deleting = row.pod.metadata.deletionTimestamp ?? shown.metadata.deletionTimestamp;
+    if (row.cleanedUp && deleting !== undefined) await options.deletePod(row.pod, signal);
+  }
+
+  const subscription = statuses.subscribe((uid) => loop.enqueue(uid));
+  for (const uid of statuses.keys()) loop.enqueue(uid);
+  return {
+    async [Symbol.asyncDispose]() {
+      subscription[Symbol.dispose]();
+      await loop[Symbol.asyncDispose]();
+    },
+  };
+}

@@ -1,0 +1,626 @@
+import type { BackoffPolicy } from '../base/backoff.ts';
+import { backoffDelayMs } from '../base/backoff.ts';
+import type { Clock } from '../base/clock.ts';
+import { AgentError, messageOf } from '../base/errors.ts';
+import type { Log } from '../base/log.ts';
+import { type Loop, startLoop } from '../base/loop.ts';
+import { type ReadonlyTable, Table } from '../base/table.ts';
+import type { PodStatus } from '../model/generated/api.ts';
+import { type AgentPod, isStaticPod, isTerminalPhase, type PodSource, podFullName } from '../model/pod.ts';
+import { type ActionResult, type ApplyDeps, applyAction, fieldPathOf } from './apply.ts';
+import { type EndCause, type Ending, nextLifecycle, type PodLifecycle } from './lifecycle.ts';
+import { latestContainer, type RuntimePod } from './observed.ts';
+import {
+  actionKey,
+  crashLoopMessage,
+  isCleanedUp,
+  type Plan,
+  type PodAction,
+  type PodWork,
+  planPod,
+  type StepFailure,
+  type Verdicts,
+} from './plan.ts';
+import { advanceBackoff, backoffUntil, type CrashBackoff } from './restart.ts';
+import { computeStatus } from './status.ts';
+
+/** A pod that a source wants on this node. */
+export interface PodSpecRow {
+  readonly pod: AgentPod;
+  readonly source: PodSource;
+}
+
+/** A pod's status as it shall be published. */
+export interface PodStatusRow {
+  readonly pod: AgentPod;
+  readonly status: PodStatus;
+  /** Nothing of the pod is left on the node: the API object may go, if its deletion was asked for. */
+  readonly cleanedUp: boolean;
+}
+
+/** What one pod is doing, for `/why` and `keelson status`. */
+export interface PodActivity {
+  readonly lifecycle: PodLifecycle['kind'];
+  readonly waiting: Plan['waiting'];
+  readonly inFlight: readonly string[];
+  /** Steps that ended, oldest first. */
+  readonly steps: readonly {
+    readonly step: string;
+    readonly startedAt: number;
+    readonly tookMs: number;
+    readonly error?: string | undefined;
+  }[];
+}
+
+/** A refused pod: kubelet's reason (OutOfcpu, NodeAffinity, …) and message. */
+export interface Rejection {
+  readonly reason: string;
+  readonly message: string;
+}
+
+export interface PodsOptions {
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly signal: AbortSignal;
+  /** By UID. Until it is synced nothing unknown is ended. */
+  readonly specs: ReadonlyTable<PodSpecRow>;
+  /** By UID. */
+  readonly runtime: ReadonlyTable<RuntimePod>;
+  /** By container ID. */
+  readonly verdicts: ReadonlyTable<Verdicts & { readonly ready?: boolean | undefined }>;
+  /** By UID: whoever wants a pod ended says so here. */
+  readonly endings: ReadonlyTable<Ending>;
+  readonly observe: (uid: string, signal: AbortSignal) => Promise<void>;
+  readonly apply: ApplyDeps;
+  /** Asked once for a pod that is new to the node; `active` are the pods that hold resources. */
+  readonly admit: (pod: AgentPod, active: readonly AgentPod[]) => Rejection | undefined;
+  readonly networkProblem: () => string | undefined;
+  readonly hostIps: () => readonly string[];
+  readonly runtimeName: string;
+  /** Crash-loop back-off: 10 s → 300 s unless configured. */
+  readonly crashPolicy: BackoffPolicy;
+  /** The status last published by an earlier run of the agent, for pods that no API server remembers. */
+  readonly remembered: (uid: string) => PodStatus | undefined;
+  /** Called when everything of a pod is gone and it is forgotten. */
+  readonly forgotten: (uid: string) => void;
+}
+
+export interface Pods extends AsyncDisposable {
+  /** By UID. */
+  readonly statuses: ReadonlyTable<PodStatusRow>;
+  activity(uid: string): PodActivity | undefined;
+  /** Plans the pod again although nothing was observed: something it waits for (a Secret, a RuntimeClass) has changed. */
+  poke(uid: string): void;
+}
+
+interface Machine {
+  pod: AgentPod;
+  source: PodSource;
+  inSource: boolean;
+  lifecycle: PodLifecycle;
+  rejection: Rejection | undefined;
+  work: MutableWork;
+  /** By action key. */
+  readonly controllers: Map<string, AbortController>;
+  readonly steps: { step: string; startedAt: number; tookMs: number; error?: string | undefined }[];
+  waiting: Plan['waiting'];
+  /** Failures in a row, by step. */
+  readonly failureCounts: Map<string, number>;
+  /** `container/attempt` pairs whose BackOff event has been recorded. */
+  readonly backoffTold: Set<string>;
+}
+
+type MutableWork = { -readonly [K in keyof PodWork]: PodWork[K] } & {
+  images: Map<string, { attempt: number; imageRef: string }>;
+  failures: Map<string, StepFailure>;
+  crashes: Map<string, CrashBackoff>;
+  preStopped: Set<string>;
+  stopSince: Map<string, number>;
+  inFlight: Map<string, number>;
+};
+
+// Failed steps are tried again after this, doubling; what they wait for usually announces itself earlier (a watched object, an event of the runtime).
+const retryPolicy: BackoffPolicy = { initialMs: 500, maxMs: 10_000 };
+const keptSteps = 64;
+
+function freshWork(): MutableWork {
+  return {
+    prepared: false,
+    prepareFailure: undefined,
+    mounted: false,
+    mountFailure: undefined,
+    unmounted: false,
+    cgroupRemoved: false,
+    sandboxFailure: undefined,
+    images: new Map(),
+    failures: new Map(),
+    crashes: new Map(),
+    preStopped: new Set(),
+    stopSince: new Map(),
+    inFlight: new Map(),
+  };
+}
+
+/** Runs every pod of the node: plans, carries out, and tells statuses. Disposing leaves all containers as they are. */
+export function startPods(options: PodsOptions): Pods {
+  const { clock, log, specs, runtime } = options;
+  const machines = new Map<string, Machine>();
+  const statuses = new Table<PodStatusRow>('statuses');
+  const underWay = new Set<Promise<void>>();
+  using stack = new DisposableStack();
+
+  const loop: Loop = startLoop({
+    name: 'pods',
+    clock,
+    log,
+    signal: options.signal,
+    run: (uid) => step(uid),
+  });
+  const containerOwner = (containerId: string): string | undefined => {
+    for (const [uid, pod] of runtime.entries()) if (pod.containers.some((c) => c.id === containerId)) return uid;
+    return undefined;
+  };
+  stack.use(specs.subscribe((uid) => loop.enqueue(uid)));
+  stack.use(runtime.subscribe((uid) => loop.enqueue(uid)));
+  stack.use(options.endings.subscribe((uid) => loop.enqueue(uid)));
+  stack.use(
+    options.verdicts.subscribe((containerId) => {
+      const uid = containerOwner(containerId);
+      if (uid !== undefined) loop.enqueue(uid);
+    }),
+  );
+  const everyone = (): void => {
+    for (const uid of new Set([...specs.keys(), ...runtime.keys(), ...machines.keys()])) loop.enqueue(uid);
+  };
+  stack.use(specs.onSynced(everyone));
+  stack.use(runtime.onSynced(everyone));
+  everyone();
+  const subscriptions = stack.move();
+
+  /** What the runtime holds of a pod: nothing, once it has been looked at as a whole and the pod was not there. */
+  function seen(uid: string): RuntimePod | undefined {
+    const pod = runtime.get(uid);
+    if (pod !== undefined) return pod;
+    return runtime.synced ? { uid, name: '', namespace: '', sandboxes: [], containers: [] } : undefined;
+  }
+
+  function machineFor(uid: string): Machine | undefined {
+    const known = machines.get(uid);
+    const row = specs.get(uid);
+    if (known !== undefined) {
+      if (row !== undefined) known.pod = row.pod;
+      known.inSource = row !== undefined || !specs.synced;
+      return known;
+    }
+    if (row === undefined) {
+      const orphan = runtime.get(uid);
+      // Unknown is not unwanted: only a complete list of what is wanted makes an orphan.
+      if (orphan === undefined || !specs.synced) return undefined;
+      return enter(uid, orphanPod(orphan), 'api', false);
+    }
+    // Whether it already runs here decides about admission.
+    if (!runtime.synced) return undefined;
+    const older = row.source === 'api' ? undefined : predecessor(row.pod);
+    if (older !== undefined) return undefined;
+    const machine = enter(uid, row.pod, row.source, true);
+    const remembered = options.remembered(uid);
+    if (row.pod.status?.phase === undefined && remembered !== undefined) {
+      machine.pod = { ...row.pod, status: remembered };
+    }
+    const terminal = isTerminalPhase(machine.pod.status?.phase);
+    if (runtime.get(uid) === undefined && !terminal && row.pod.metadata.deletionTimestamp === undefined) {
+      machine.rejection = options.admit(row.pod, activePods(uid));
+      if (machine.rejection !== undefined) {
+        options.apply.recordEvent(row.pod, 'Warning', machine.rejection.reason, machine.rejection.message);
+        log.info({ pod: `${row.pod.metadata.namespace}/${row.pod.metadata.name}`, podUid: uid, ...machine.rejection }, 'pod refused');
+      }
+    }
+    return machine;
+  }
+
+  function enter(uid: string, pod: AgentPod, source: PodSource, inSource: boolean): Machine {
+    const machine: Machine = {
+      pod,
+      source,
+      inSource,
+      lifecycle: { kind: 'syncing' },
+      rejection: undefined,
+      work: freshWork(),
+      controllers: new Map(),
+      steps: [],
+      waiting: [],
+      failureCounts: new Map(),
+      backoffTold: new Set(),
+    };
+    machines.set(uid, machine);
+    return machine;
+  }
+
+  /** An older static pod of the same full name, which must end first. */
+  function predecessor(pod: AgentPod): Machine | undefined {
+    const name = podFullName(pod);
+    for (const machine of machines.values()) {
+      if (machine.source !== 'api' && machine.pod.metadata.uid !== pod.metadata.uid && podFullName(machine.pod) === name) return machine;
+    }
+    return undefined;
+  }
+
+  function activePods(except: string): AgentPod[] {
+    return [...machines]
+      .filter(([uid, m]) => uid !== except && m.lifecycle.kind !== 'terminated' && m.rejection === undefined)
+      .map(([, m]) => m.pod);
+  }
+
+  function step(uid: string): number | undefined {
+    const machine = machineFor(uid);
+    if (machine === undefined) return undefined;
+    const observed = seen(uid);
+    const now = { wall: clock.wall(), mono: clock.mono() };
+    const published = statuses.get(uid)?.status ?? machine.pod.status ?? {};
+    const rejected: Ending | undefined = machine.rejection && { ...machine.rejection, graceSeconds: 0 };
+    const before = machine.lifecycle;
+    machine.lifecycle = nextLifecycle({
+      pod: machine.pod,
+      inSource: machine.inSource,
+      ending: rejected ?? options.endings.get(uid),
+      lifecycle: machine.lifecycle,
+      runtime: observed,
+      published: [...(published.containerStatuses ?? []), ...(published.initContainerStatuses ?? [])],
+      busy: isBusy(machine),
+      now,
+    });
+    if (machine.lifecycle.kind !== before.kind) onTransition(uid, machine, before);
+    const plan = planPod({
+      pod: machine.pod,
+      inSource: machine.inSource,
+      lifecycle: machine.lifecycle,
+      runtime: observed,
+      work: machine.work,
+      verdicts: (id) => options.verdicts.get(id) ?? {},
+      networkProblem: options.networkProblem(),
+      now,
+    });
+    machine.waiting = plan.waiting;
+    // Launched first: the status below is worked out while they run.
+    if (observed !== undefined) for (const action of plan.actions) launch(uid, machine, observed, action);
+    if (observed !== undefined || published.phase !== undefined) publish(uid, machine, observed, published, now.wall);
+    return plan.wakeAt;
+  }
+
+  /** True while something is under way that may yet make or end a container. */
+  function isBusy(machine: Machine): boolean {
+    for (const key of machine.work.inFlight.keys()) if (/^(start:|stop:|createSandbox)/.test(key)) return true;
+    return false;
+  }
+
+  function onTransition(uid: string, machine: Machine, before: PodLifecycle): void {
+    const { lifecycle } = machine;
+    const name = `${machine.pod.metadata.namespace}/${machine.pod.metadata.name}`;
+    if (lifecycle.kind === 'terminating') {
+      log.info({ pod: name, podUid: uid, cause: lifecycle.cause, graceSeconds: lifecycle.graceSeconds }, 'pod is ending');
+      // What is only waited for is given up; stops go on.
+      for (const [key, controller] of machine.controllers) {
+        if (/^(pull:|start:|createSandbox|volumes|prepare)/.test(key)) controller.abort(new AgentError('Canceled', 'the pod is ending'));
+      }
+      machine.work.sandboxFailure = undefined;
+      machine.work.mountFailure = undefined;
+      machine.work.prepareFailure = undefined;
+    } else if (lifecycle.kind === 'terminated') {
+      log.info(
+        { pod: name, podUid: uid, tookMs: before.kind === 'terminating' ? Math.round(lifecycle.at - before.since) : 0 },
+        'pod has ended',
+      );
+    }
+  }
+
+  function launch(uid: string, machine: Machine, observed: RuntimePod, action: PodAction): void {
+    const key = actionKey(action);
+    const now = clock.mono();
+    machine.controllers.get(key)?.abort(new AgentError('Canceled', 'a more urgent stop took its place'));
+    const controller = new AbortController();
+    const abort = (): void => controller.abort(options.signal.reason);
+    options.signal.addEventListener('abort', abort, { once: true });
+    machine.controllers.set(key, controller);
+    machine.work.inFlight.set(key, action.kind === 'stopContainer' ? now + action.graceSeconds * 1000 : Number.POSITIVE_INFINITY);
+    if ((action.kind === 'stopContainer' || action.kind === 'preStop') && !machine.work.stopSince.has(action.id))
+      machine.work.stopSince.set(action.id, now);
+    if (action.kind === 'startContainer' && action.previousEnd !== undefined) {
+      machine.work.crashes.set(
+        action.container,
+        advanceBackoff(options.crashPolicy, machine.work.crashes.get(action.container), action.previousEnd, clock.wall()),
+      );
+    }
+    const run = carryOut(uid, machine, observed, action, key, now, controller).finally(() => {
+      options.signal.removeEventListener('abort', abort);
+      underWay.delete(run);
+    });
+    underWay.add(run);
+  }
+
+  async function carryOut(
+    uid: string,
+    machine: Machine,
+    observed: RuntimePod,
+    action: PodAction,
+    key: string,
+    startedAt: number,
+    controller: AbortController,
+  ): Promise<void> {
+    const { pod } = machine;
+    let result: ActionResult | undefined;
+    let failure: unknown;
+    try {
+      result = await applyAction(options.apply, pod, observed, action, controller.signal);
+    } catch (error) {
+      failure = error;
+    }
+    // Superseded: whoever took the place does the book-keeping.
+    if (machine.controllers.get(key) !== controller) return;
+    // The action stays in flight until its outcome is in the table, so that no plan is made on what was.
+    if (touchesRuntime(action)) {
+      await options.observe(uid, options.signal).catch((error: unknown) => {
+        if (!options.signal.aborted) log.debug({ podUid: uid, err: messageOf(error) }, 'could not look at pod after an action');
+      });
+    }
+    if (machine.controllers.get(key) !== controller) return;
+    machine.controllers.delete(key);
+    machine.work.inFlight.delete(key);
+    const tookMs = Math.round(clock.mono() - startedAt);
+    const subject = stepName(action);
+    const canceled = controller.signal.aborted;
+    if (failure !== undefined && canceled) log.debug({ podUid: uid, step: subject, tookMs }, 'step given up');
+    else if (failure !== undefined) {
+      log.warn(
+        { pod: `${pod.metadata.namespace}/${pod.metadata.name}`, podUid: uid, step: subject, tookMs, err: messageOf(failure) },
+        'step failed',
+      );
+    } else log.debug({ podUid: uid, step: subject, tookMs }, 'step done');
+    machine.steps.push({
+      step: subject,
+      startedAt: clock.wall() - tookMs,
+      tookMs,
+      error: failure === undefined ? undefined : messageOf(failure),
+    });
+    if (machine.steps.length > keptSteps) machine.steps.shift();
+    if (failure === undefined) succeeded(machine, action, result);
+    else if (!canceled) failed(machine, action, failure);
+    if (action.kind === 'purge' && failure === undefined) forget(uid);
+    loop.enqueue(uid);
+  }
+
+  function succeeded(machine: Machine, action: PodAction, result: ActionResult | undefined): void {
+    const { work } = machine;
+    machine.failureCounts.delete(failureKey(action));
+    switch (action.kind) {
+      case 'prepare':
+        work.prepared = true;
+        work.prepareFailure = undefined;
+        break;
+      case 'mountVolumes':
+        work.mounted = true;
+        work.mountFailure = undefined;
+        break;
+      case 'unmountVolumes':
+        work.unmounted = true;
+        work.mountFailure = undefined;
+        break;
+      case 'removeCgroup':
+        work.cgroupRemoved = true;
+        break;
+      case 'createSandbox':
+      case 'stopSandbox':
+        work.sandboxFailure = undefined;
+        break;
+      case 'pullImage':
+        if (result?.kind === 'image') work.images.set(action.container, { attempt: action.attempt, imageRef: result.imageRef });
+        work.failures.delete(action.container);
+        break;
+      case 'startContainer':
+        work.failures.delete(action.container);
+        break;
+      case 'preStop':
+        work.preStopped.add(action.id);
+        break;
+      default:
+        break;
+    }
+  }
+
+  function failed(machine: Machine, action: PodAction, error: unknown): void {
+    const { work } = machine;
+    const key = failureKey(action);
+    const count = (machine.failureCounts.get(key) ?? 0) + 1;
+    machine.failureCounts.set(key, count);
+    const reason = error instanceof AgentError ? error.code : 'Unknown';
+    const failure: StepFailure = {
+      reason,
+      message: messageOf(error),
+      retryAt: clock.mono() + (retryAfter(error) ?? backoffDelayMs(retryPolicy, count)),
+    };
+    switch (action.kind) {
+      case 'prepare':
+        work.prepareFailure = failure;
+        options.apply.recordEvent(
+          machine.pod,
+          'Warning',
+          'FailedCreatePodContainer',
+          `unable to ensure pod container exists: ${failure.message}`,
+        );
+        break;
+      case 'purge':
+      case 'removeCgroup':
+        work.prepareFailure = failure;
+        break;
+      case 'mountVolumes':
+      case 'unmountVolumes':
+        work.mountFailure = failure;
+        break;
+      case 'createSandbox':
+      case 'stopSandbox':
+        work.sandboxFailure = failure;
+        break;
+      case 'pullImage':
+        work.failures.set(action.container, failure);
+        break;
+      case 'startContainer':
+        work.failures.set(action.container, failure);
+        // Another start looks at the image anew: it may have been removed meanwhile.
+        work.images.delete(action.container);
+        break;
+      case 'preStop':
+        work.preStopped.add(action.id);
+        break;
+      default:
+        break;
+    }
+  }
+
+  function publish(uid: string, machine: Machine, observed: RuntimePod | undefined, published: PodStatus, wall: number): void {
+    if (!machine.inSource && specs.get(uid) === undefined) {
+      statuses.delete(uid);
+      return;
+    }
+    const { pod, work } = machine;
+    const waiting = waitingReasons(machine, observed, wall);
+    const starting = new Set(
+      [...pod.spec.containers, ...(pod.spec.initContainers ?? [])]
+        .filter((c) => c.lifecycle?.postStart !== undefined && work.inFlight.has(`start:${c.name}`))
+        .map((c) => c.name),
+    );
+    const status = computeStatus({
+      pod,
+      previous: published,
+      runtime: observed,
+      runtimeName: options.runtimeName,
+      lifecycle: machine.lifecycle,
+      // A container in the present sandbox is proof that the volumes are there: an agent that has just started has not mounted them itself.
+      volumesMounted:
+        (work.mounted && !work.unmounted) || observed?.containers.some((c) => c.sandboxId === observed.sandboxes[0]?.id) === true,
+      waiting,
+      starting,
+      verdicts: (id) => options.verdicts.get(id) ?? {},
+      hostIps: options.hostIps(),
+      now: wall,
+    });
+    const cleanedUp = isCleanedUp({ lifecycle: machine.lifecycle, runtime: observed, work });
+    const last = statuses.get(uid);
+    if (last !== undefined && last.cleanedUp === cleanedUp && last.pod === pod && JSON.stringify(last.status) === JSON.stringify(status))
+      return;
+    statuses.set(uid, { pod, status, cleanedUp });
+  }
+
+  /** Why containers wait, in the words of status; a BackOff event goes out once per wait. */
+  function waitingReasons(
+    machine: Machine,
+    observed: RuntimePod | undefined,
+    wall: number,
+  ): Map<string, { reason: string; message: string }> {
+    const { work, pod } = machine;
+    const reasons = new Map<string, { reason: string; message: string }>();
+    for (const [name, { reason, message }] of work.failures) reasons.set(name, { reason, message });
+    for (const [name, crash] of work.crashes) {
+      const latest = latestContainer(observed, name);
+      if (latest?.state !== 'exited' || backoffUntil(crash, latest.finishedAt, wall) === undefined) continue;
+      const message = crashLoopMessage(pod, name, crash.delayMs);
+      reasons.set(name, { reason: 'CrashLoopBackOff', message });
+      const told = `${name}/${latest.restartCount}`;
+      if (machine.lifecycle.kind === 'syncing' && !machine.backoffTold.has(told)) {
+        machine.backoffTold.add(told);
+        const where = `${pod.metadata.name}_${pod.metadata.namespace}(${pod.metadata.uid})`;
+        options.apply.recordEvent(
+          pod,
+          'Warning',
+          'BackOff',
+          `Back-off restarting failed container ${name} in pod ${where}`,
+          fieldPathOf(pod, name),
+        );
+      }
+    }
+    return reasons;
+  }
+
+  function forget(uid: string): void {
+    const machine = machines.get(uid);
+    machines.delete(uid);
+    statuses.delete(uid);
+    loop.forget(uid);
+    options.forgotten(uid);
+    if (machine === undefined || !isStaticPod(machine.pod)) return;
+    // Whoever waited for this static pod's end may come in now.
+    const name = podFullName(machine.pod);
+    for (const [other, row] of specs.entries()) if (podFullName(row.pod) === name) loop.enqueue(other);
+  }
+
+  return {
+    statuses,
+    activity(uid) {
+      const machine = machines.get(uid);
+      if (machine === undefined) return undefined;
+      return {
+        lifecycle: machine.lifecycle.kind,
+        waiting: machine.waiting,
+        inFlight: [...machine.work.inFlight.keys()],
+        steps: [...machine.steps],
+      };
+    },
+    poke(uid) {
+      const machine = machines.get(uid);
+      if (machine === undefined) return;
+      const now = clock.mono();
+      for (const [name, failure] of machine.work.failures) {
+        if (failure.reason === 'CreateContainerConfigError') machine.work.failures.set(name, { ...failure, retryAt: now });
+      }
+      if (machine.work.mountFailure !== undefined) machine.work.mountFailure = { ...machine.work.mountFailure, retryAt: now };
+      loop.enqueue(uid);
+    },
+    async [Symbol.asyncDispose]() {
+      subscriptions.dispose();
+      await loop[Symbol.asyncDispose]();
+      await Promise.allSettled(underWay);
+    },
+  };
+}
+
+/** A stand-in for the spec of a pod that only the runtime still knows: enough to end it decently. */
+function orphanPod(runtime: RuntimePod): AgentPod {
+  const graces = runtime.containers.map((c) => c.terminationGraceSeconds).filter((g) => g !== undefined);
+  const names = new Set(runtime.containers.map((c) => c.name));
+  return {
+    metadata: { name: runtime.name, namespace: runtime.namespace, uid: runtime.uid },
+    spec: {
+      containers: [...names].map((name) => ({ name, image: '' })),
+      terminationGracePeriodSeconds: graces.length > 0 ? Math.max(...graces) : 30,
+    },
+  };
+}
+
+function touchesRuntime(action: PodAction): boolean {
+  switch (action.kind) {
+    case 'createSandbox':
+    case 'stopSandbox':
+    case 'startContainer':
+    case 'stopContainer':
+    case 'removeContainer':
+    case 'purge':
+      return true;
+    default:
+      return false;
+  }
+}
+
+/** Under which name failures in a row of an action are counted. */
+function failureKey(action: PodAction): string {
+  return action.kind === 'pullImage' || action.kind === 'startContainer' ? `${action.kind}:${action.container}` : action.kind;
+}
+
+function stepName(action: PodAction): string {
+  return 'container' in action ? `${action.kind} ${action.container}` : action.kind;
+}
+
+/** When an error knows by itself how long it makes no sense to try again (an image pull's back-off), ms. */
+function retryAfter(error: unknown): number | undefined {
+  if (error instanceof Error && 'retryAfterMs' in error && typeof error.retryAfterMs === 'number') return error.retryAfterMs;
+  return undefined;
+}
+
+export type { EndCause };
