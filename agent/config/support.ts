@@ -56,12 +56,6 @@ const notYet: readonly Limit[] = [
   { field: 'memorySwap', asks: (kc) => kc.memorySwap.swapBehavior === 'LimitedSwap', why: 'containers get no swap yet' },
   { field: 'memoryReservationPolicy', asks: (kc) => kc.memoryReservationPolicy !== 'None', why: 'memory is not protected by request yet' },
   { field: 'protectKernelDefaults', asks: (kc) => kc.protectKernelDefaults, why: 'kernel tunables are set, not only checked' },
-  { field: 'cgroupsPerQOS', asks: (kc) => !kc.cgroupsPerQOS, why: 'pods always live in cgroups by QoS class' },
-  {
-    field: 'enforceNodeAllocatable',
-    asks: (kc) => kc.enforceNodeAllocatable.some((e) => e.startsWith('system-reserved') || e.startsWith('kube-reserved')),
-    why: 'reserved resources are not enforced on their own cgroups yet',
-  },
   { field: 'kubeletCgroups', asks: (kc) => kc.kubeletCgroups !== '', why: 'the agent stays in the cgroup that it was started in' },
   { field: 'systemCgroups', asks: (kc) => kc.systemCgroups !== '', why: 'processes of the system are not moved' },
   {

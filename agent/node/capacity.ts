@@ -1,0 +1,101 @@
+import type { MachineFacts } from '../drivers/proc/machine.ts';
+import { addQuantity, compareQuantity, formatBinary, formatMilli, parseQuantity, subtractQuantity } from '../model/quantity.ts';
+
+/** Amounts by resource name, as the API writes them. */
+export type Amounts = Readonly<Record<string, string>>;
+
+/** The settings that decide what a node has for pods: fields of KubeletConfiguration and one flag. */
+export interface ReservationConfig {
+  readonly maxPods: number;
+  readonly podsPerCore: number;
+  readonly systemReserved: Amounts;
+  readonly kubeReserved: Amounts;
+  /** How many CPUs `reservedSystemCPUs` lists; they take the place of both reservations of cpu. */
+  readonly reservedCpuCount: number;
+  readonly evictionHard: Amounts;
+  /** True leaves evictionHard out of allocatable. */
+  readonly allocatableIgnoresEviction: boolean;
+  /** False leaves ephemeral storage out altogether. */
+  readonly localStorageCapacityIsolation: boolean;
+}
+
+/** The resource name of huge pages of a size: 2 MiB → hugepages-2Mi. */
+function hugePagesName(pageBytes: number): string {
+  return `hugepages-${formatBinary(pageBytes)}`;
+}
+
+/** What the machine has, pods included. */
+export function machineCapacity(machine: MachineFacts, config: ReservationConfig): Record<string, string> {
+  const pods = config.podsPerCore > 0 ? Math.min(machine.cpus * config.podsPerCore, config.maxPods) : config.maxPods;
+  return {
+    cpu: formatMilli(machine.cpus * 1000),
+    memory: formatBinary(machine.memoryBytes),
+    ...Object.fromEntries(machine.hugePages.map((pages) => [hugePagesName(pages.pageBytes), formatBinary(pages.totalBytes)])),
+    ...(config.localStorageCapacityIsolation && machine.storageBytes !== undefined
+      ? { 'ephemeral-storage': formatBinary(machine.storageBytes) }
+      : {}),
+    pods: String(pods),
+  };
+}
+
+/** What the machine has, the way cgroups are sized from it: without pods, with process ids. */
+export function cgroupCapacity(machine: MachineFacts, config: ReservationConfig): Record<string, string> {
+  const { pods: _, ...rest } = machineCapacity(machine, config);
+  return { ...rest, pid: String(machine.maxPids) };
+}
+
+/** The reservations after `reservedSystemCPUs` has taken the place of their cpu. */
+export function effectiveReservations(config: ReservationConfig): { system: Amounts; kube: Amounts } {
+  if (config.reservedCpuCount === 0) return { system: config.systemReserved, kube: config.kubeReserved };
+  const { cpu: _, ...kube } = config.kubeReserved;
+  return { system: { ...config.systemReserved, cpu: String(config.reservedCpuCount) }, kube };
+}
+
+/** What is kept from pods of each resource: reservations, and the hard eviction thresholds of memory and the node's filesystem. */
+export function reservationOf(capacity: Amounts, config: ReservationConfig): Record<string, string> {
+  const { system, kube } = effectiveReservations(config);
+  const thresholds = config.allocatableIgnoresEviction ? {} : config.evictionHard;
+  const eviction: Record<string, string | undefined> = {
+    memory: thresholdAmount(thresholds['memory.available'], capacity.memory),
+    'ephemeral-storage': thresholdAmount(thresholds['nodefs.available'], capacity['ephemeral-storage']),
+  };
+  const reserved: Record<string, string> = {};
+  for (const name of Object.keys(capacity)) {
+    const parts = [system[name], kube[name], eviction[name]].filter((part) => part !== undefined);
+    if (parts.length > 0) reserved[name] = parts.reduce(addQuantity, '0');
+  }
+  return reserved;
+}
+
+/** A threshold as an amount; a percentage is of the capacity, in single precision as upstream computes it (eviction/api ThresholdValue). */
+export function thresholdAmount(threshold: string | undefined, capacity: string | undefined): string | undefined {
+  if (threshold === undefined || capacity === undefined) return undefined;
+  const percent = /^([\d.]+)%$/.exec(threshold);
+  if (percent === null) return threshold;
+  const share = Math.fround(Math.fround(Number(percent[1])) / 100);
+  // Upstream drops thresholds of 0 % and 100 %: they are how one is switched off.
+  return share <= 0 || share >= 1 ? undefined : formatBinary(Math.floor(parseQuantity(capacity) * share));
+}
+
+/** True for resources that someone else advertises on the node: named with a domain that is not Kubernetes' own. */
+export function isExtendedResource(name: string): boolean {
+  const [domain] = name.split('/');
+  return name.includes('/') && domain !== 'kubernetes.io' && !domain?.endsWith('.kubernetes.io') && !name.startsWith('requests.');
+}
+
+/** What pods may have: capacity less reservations, never below nothing; huge pages are taken out of memory. */
+export function allocatableOf(capacity: Amounts, reserved: Amounts): Record<string, string> {
+  const allocatable: Record<string, string> = {};
+  for (const [name, amount] of Object.entries(capacity)) {
+    const take = reserved[name];
+    allocatable[name] = take === undefined ? amount : less(amount, take);
+  }
+  for (const [name, amount] of Object.entries(capacity))
+    if (name.startsWith('hugepages-') && allocatable.memory !== undefined) allocatable.memory = less(allocatable.memory, amount);
+  return allocatable;
+}
+
+function less(amount: string, take: string): string {
+  const left = subtractQuantity(amount, take);
+  return compareQuantity(left, '0') < 0 ? '0' : left;
+}
