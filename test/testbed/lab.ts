@@ -19,8 +19,8 @@ import {
 import { ensureCoreDnsImage } from './coredns.ts';
 import { ensureImages, importImages } from './images.ts';
 import { ensureTools, run, say, withLock } from './images-debian.ts';
-import { makeNetwork, removeNetwork, routePods } from './network.ts';
-import { mountPoints, startHolder, startRuntime, writeCniConfig, writeNodeConfig } from './node.ts';
+import { makeNetwork, namespaceOf, outsideAddress, removeNetwork, routePods } from './network.ts';
+import { mountPoints, registryHosts, startHolder, startRuntime, writeCniConfig, writeNodeConfig } from './node.ts';
 import { endProcess, isAlive, tailOf } from './process.ts';
 import {
   type AgentKind,
@@ -36,6 +36,7 @@ import {
   startComponent,
   writeRecord,
 } from './record.ts';
+import { type Registry, startRegistry, writeCertsDir } from './registry.ts';
 import { ensureRuntime, type RuntimeKind } from './runtimes.ts';
 import { GiveUp, waitFor } from './wait.ts';
 
@@ -48,6 +49,8 @@ export type LabOptions = {
   zones?: number | undefined;
   proxyMode?: ProxyMode | undefined;
   runtime?: RuntimeKind | undefined;
+  /** Starts a registry to pull from; default true. */
+  registry?: boolean | undefined;
   /** How long nodes and CoreDNS may take from the start of the agents. */
   readyTimeoutMs?: number | undefined;
   /** Images the nodes get, see ensureImages; default all. CoreDNS and pause always come along. */
@@ -169,7 +172,11 @@ const bringUp = async (name: string, options: LabOptions): Promise<LabRecord> =>
       };
     }),
   );
-  await Promise.all([importing, startControlPlane(lab, binaries).then(() => step('control plane'))]);
+  await Promise.all([
+    importing,
+    startControlPlane(lab, binaries).then(() => step('control plane')),
+    ...(options.registry === false ? [] : [startImageRegistry(lab).then(() => step('registry'))]),
+  ]);
   await setUpCluster(lab, binaries);
   step('cluster objects, CoreDNS');
   await Promise.all(lab.nodes.map((node) => startAgent(lab, node)));
@@ -190,6 +197,20 @@ const bringUp = async (name: string, options: LabOptions): Promise<LabRecord> =>
   writeRecord(lab);
   step(`lab ${name} is up: test/lab kubectl --name ${name} get pods -A`);
   return lab;
+};
+
+/** The registry that images can be pulled from: in the outside, standing in for the hosts that images name. */
+const startImageRegistry = async (lab: LabRecord): Promise<Registry> => {
+  const names = ['registry', 'registry-front'];
+  const registry = await startRegistry({
+    listen: `${outsideAddress.v4}:5000`,
+    netns: namespaceOf(lab.name, 'out'),
+    dataDir: labPaths(lab.name).registry,
+    spawn: (argv, { logFile, env }) =>
+      startComponent(lab, names.shift() ?? 'registry-other', { argv, env, place: { network: 'out' }, logFile }),
+  });
+  for (const node of lab.nodes) await writeCertsDir({ certsDir: registryHosts(lab, node), registry: registry.url });
+  return registry;
 };
 
 const startAgent = async (lab: LabRecord, node: NodeRecord): Promise<void> => {

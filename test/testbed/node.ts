@@ -73,6 +73,9 @@ export const startHolder = async (lab: LabRecord, node: NodeRecord): Promise<voi
   await waitFor(`the namespaces of node ${node.id}`, 10_000, () => (existsSync(ready) ? true : undefined), 10);
 };
 
+/** containerd's certs.d of a node. */
+export const registryHosts = (lab: LabRecord, node: NodeRecord): string => join(labPaths(lab.name).node(node.id).home, 'registry-hosts');
+
 /** Starts the node's containerd, or starts it again over what it left. */
 export const startRuntime = async (lab: LabRecord, node: NodeRecord, runtime: Runtime): Promise<void> => {
   const { home, run, socket } = labPaths(lab.name).node(node.id);
@@ -82,7 +85,7 @@ export const startRuntime = async (lab: LabRecord, node: NodeRecord, runtime: Ru
     state: join(run, 'containerd-state'),
     socket,
     cniConfDir: join(home, 'cni-conf'),
-    certsDir: join(home, 'registry-hosts'),
+    certsDir: registryHosts(lab, node),
     cdiSpecDirs: [join(run, 'cdi')],
     pauseImage,
     logFile: join(labPaths(lab.name).logs, `${node.id}-containerd.log`),

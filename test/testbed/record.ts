@@ -48,6 +48,8 @@ export const labPaths = (name: string) => {
     kubeconfig: join(home, 'kubeconfig', 'super-admin.conf'),
     logs: join(home, 'logs'),
     reports: join(home, 'reports'),
+    /** Store, rules and sockets of the lab's registry. */
+    registry: join(home, 'registry'),
     apiSocket: join(runFolder, 'api.sock'),
     cgroup: `${parentCgroup}/${name}`,
     node: (id: string) => ({
@@ -87,7 +89,13 @@ export const enter = (lab: LabRecord, place: Place): string[] => {
   return ['nsenter', '--target', String(holder.pid), '--mount', '--uts', '--pid', '--net', '--'];
 };
 
-export type ComponentSpec = { argv: string[]; env?: Record<string, string> | undefined; place: Place };
+export type ComponentSpec = {
+  argv: string[];
+  env?: Record<string, string> | undefined;
+  place: Place;
+  /** Default: NAME.log in the lab's log folder. */
+  logFile?: string | undefined;
+};
 
 /** Starts a process of the lab in its place and cgroup, and records it under `name`. */
 export const startComponent = async (
@@ -100,7 +108,7 @@ export const startComponent = async (
   const flat = name.replaceAll('/', '-');
   const cgroup = `${paths.cgroup}/sys/${flat}`;
   await makeCgroup(cgroup);
-  const logFile = join(paths.logs, `${flat}.log`);
+  const logFile = spec.logFile ?? join(paths.logs, `${flat}.log`);
   const env = spec.env ?? {};
   const inNode = 'node' in spec.place;
   const tracked = await spawnTracked([...enter(lab, spec.place), ...spec.argv], {
