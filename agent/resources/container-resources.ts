@@ -1,3 +1,4 @@
+import type { LinuxContainerResources } from '../../cri-protos/generated/cri.ts';
 import type { Container } from '../model/generated/api.ts';
 import type { AgentPod } from '../model/pod.ts';
 import { isCriticalPod } from '../model/priority.ts';
@@ -7,20 +8,6 @@ import { podLimits, podRequests } from '../model/resources.ts';
 import { quotaOfMilli, sharesOfMilli } from './cpu.ts';
 import { hugePageSizeName, hugePageSizeOf } from './huge-pages.ts';
 import { oomScoreAdj } from './oom-score.ts';
-
-/** The CRI's LinuxContainerResources, as far as the node fills it in (k8s.io/cri-api runtime.v1). Amounts are bytes and microseconds. */
-export interface LinuxContainerResources {
-  cpu_shares?: number;
-  cpu_quota?: number;
-  cpu_period?: number;
-  memory_limit_in_bytes?: number;
-  memory_swap_limit_in_bytes?: number;
-  oom_score_adj?: number;
-  cpuset_cpus?: string;
-  cpuset_mems?: string;
-  hugepage_limits?: { page_size: string; limit: number }[];
-  unified?: Record<string, string>;
-}
 
 /** What of the machine and the settings a container's resources depend on. */
 export interface ContainerPolicy {
