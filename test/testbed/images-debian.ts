@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 
 /** Where everything slow to make is kept between runs, outside the clone. */
 export const cacheRoot = (): string => process.env.KEELSON_CACHE ?? '/var/cache/keelson';
@@ -73,7 +73,11 @@ export const makeOnce = async (target: string, build: (folder: string) => Promis
   await mkdir(dirname(target), { recursive: true });
   return withLock(`${target}.lock`, async () => {
     if (existsSync(target)) return target;
-    const folder = await mkdtemp(join(dirname(target), '.making-'));
+    // Under the lock, a folder of this prefix is what a killed process left.
+    const prefix = `.making-${basename(target)}-`;
+    const stale = (await readdir(dirname(target))).filter((name) => name.startsWith(prefix));
+    await Promise.all(stale.map((name) => rm(join(dirname(target), name), { recursive: true, force: true })));
+    const folder = await mkdtemp(join(dirname(target), prefix));
     try {
       await build(folder);
       await rename(folder, target);
