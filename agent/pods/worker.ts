@@ -1,7 +1,7 @@
 import type { BackoffPolicy } from '../base/backoff.ts';
 import { backoffDelayMs } from '../base/backoff.ts';
 import type { Clock } from '../base/clock.ts';
-import { AgentError, messageOf } from '../base/errors.ts';
+import { AgentError, hasCode, messageOf } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import { type Loop, startLoop } from '../base/loop.ts';
 import { type ReadonlyTable, Table } from '../base/table.ts';
@@ -435,7 +435,7 @@ export function startPods(options: PodsOptions): Pods {
     const failure: StepFailure = {
       reason,
       message: messageOf(error),
-      retryAt: clock.mono() + (retryAfter(error) ?? backoffDelayMs(retryPolicy, count)),
+      retryAt: retryAt(error) ?? clock.mono() + backoffDelayMs(retryPolicy, count),
     };
     switch (action.kind) {
       case 'prepare':
@@ -617,10 +617,11 @@ function stepName(action: PodAction): string {
   return 'container' in action ? `${action.kind} ${action.container}` : action.kind;
 }
 
-/** When an error knows by itself how long it makes no sense to try again (an image pull's back-off), ms. */
-function retryAfter(error: unknown): number | undefined {
-  if (error instanceof Error && 'retryAfterMs' in error && typeof error.retryAfterMs === 'number') return error.retryAfterMs;
-  return undefined;
+/** When (mono, ms) an error that backs off by itself says that trying again makes sense; other errors leave that to us. */
+function retryAt(error: unknown): number | undefined {
+  // A pull that has just failed is asked for once more at once: the answer is then the back-off, with its event and its time.
+  if (!hasCode(error, 'ImagePullBackOff') || !('retryAt' in error)) return undefined;
+  return typeof error.retryAt === 'number' ? error.retryAt : undefined;
 }
 
 export type { EndCause };

@@ -1,0 +1,205 @@
+import { chmod, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Mount, PodSandboxConfig } from '../../../cri-protos/generated/cri.ts';
+import type { Clock } from '../../base/clock.ts';
+import { AgentError } from '../../base/errors.ts';
+import type { ReadonlyTable } from '../../base/table.ts';
+import type { CriClient } from '../../drivers/cri/client.ts';
+import type { Mounts } from '../../drivers/mounts/mounts.ts';
+import type { Images } from '../../images/worker.ts';
+import type { Container, RuntimeClass, Service } from '../../model/generated/api.ts';
+import type { AgentPod } from '../../model/pod.ts';
+import type { ResourceList } from '../../model/resources.ts';
+import { type ApplyDeps, type RecordEvent, targetOf } from '../../pods/apply.ts';
+import { containerConfig } from '../../pods/container-config.ts';
+import { type DnsSettings, podDns, podHostname, sandboxHostname } from '../../pods/dns.ts';
+import { makeEnvironment } from '../../pods/env.ts';
+import { expandAll } from '../../pods/env-expand.ts';
+import { hostNetworkHosts, managedHosts } from '../../pods/etc-hosts.ts';
+import { type RuntimePod, usableSandbox } from '../../pods/observed.ts';
+import { sandboxConfig } from '../../pods/sandbox-config.ts';
+import { containerSecurity, type ImageUser, type SecurityOptions, verifyNonRoot } from '../../pods/security.ts';
+import { type CgroupTree, podCgroupParent } from '../../resources/cgroup-names.ts';
+import { type ContainerPolicy, containerResources, overheadResources, sandboxResources } from '../../resources/container-resources.ts';
+import type { Resources } from '../../resources/worker.ts';
+import type { Volumes } from '../../volumes/worker.ts';
+import type { PodObjects } from './pod-objects.ts';
+
+export interface PodApplyOptions {
+  readonly cri: CriClient;
+  readonly clock: Clock;
+  readonly recordEvent: RecordEvent;
+  readonly rootDir: string;
+  readonly podLogsDir: string;
+  readonly nodeName: string;
+  readonly hostIps: () => readonly string[];
+  readonly dns: () => DnsSettings;
+  readonly allocatable: () => ResourceList;
+  readonly cgroupTree: CgroupTree | undefined;
+  readonly policy: () => ContainerPolicy;
+  readonly security: SecurityOptions;
+  readonly resources: Resources;
+  readonly volumes: Volumes;
+  readonly images: Images;
+  readonly mounts: Mounts;
+  /** Undefined in standalone mode. */
+  readonly objects: PodObjects | undefined;
+  readonly services: ReadonlyTable<Service> | undefined;
+  readonly runtimeClasses: ReadonlyTable<RuntimeClass> | undefined;
+}
+
+/** What the pods room needs of the other rooms, put together. */
+export function createPodApply(options: PodApplyOptions): ApplyDeps {
+  const { cri, clock, resources, volumes, images, recordEvent } = options;
+  const podDir = (uid: string): string => join(options.rootDir, 'pods', uid);
+  // An image ID names a content: its user never changes.
+  const imageUsers = new Map<string, ImageUser>();
+  // Pods whose DNS warnings have been recorded: the config is made more than once.
+  const dnsTold = new Set<string>();
+
+  async function imageUser(imageRef: string, signal: AbortSignal): Promise<ImageUser> {
+    const known = imageUsers.get(imageRef);
+    if (known !== undefined) return known;
+    const { image } = await cri.imageStatus({ image: { image: imageRef } }, signal);
+    if (image === undefined) throw new AgentError('CreateContainerConfigError', `image ${imageRef} is no longer on this node`);
+    const user: ImageUser = { uid: image.uid?.value, username: image.username ?? '' };
+    if (imageUsers.size > 1000) imageUsers.clear();
+    imageUsers.set(imageRef, user);
+    return user;
+  }
+
+  function runtimeHandlerOf(pod: AgentPod): string {
+    const name = pod.spec.runtimeClassName;
+    if (name === undefined || name === '') return '';
+    const found = options.runtimeClasses?.get(name);
+    if (found === undefined) {
+      const why = options.runtimeClasses === undefined ? 'there is no API server to ask' : 'not found';
+      throw new AgentError('FailedCreatePodSandBox', `failed to get sandbox runtime: RuntimeClass "${name}": ${why}`);
+    }
+    return found.handler;
+  }
+
+  function makeSandboxConfig(pod: AgentPod, attempt: number): PodSandboxConfig {
+    const settings = options.dns();
+    const { config, events } = podDns(pod, settings);
+    if (!dnsTold.has(pod.metadata.uid)) {
+      dnsTold.add(pod.metadata.uid);
+      for (const event of events) if (event.on === 'pod') recordEvent(pod, 'Warning', event.reason, event.message);
+    }
+    const policy = options.policy();
+    return sandboxConfig(pod, {
+      attempt,
+      podLogsDir: options.podLogsDir,
+      hostname: sandboxHostname(pod, settings.clusterDomain),
+      dns: config,
+      cgroupParent: options.cgroupTree === undefined ? '' : podCgroupParent(options.cgroupTree, pod),
+      overhead: overheadResources(pod, policy),
+      resources: sandboxResources(pod, policy),
+    });
+  }
+
+  function podIps(pod: AgentPod, runtime: RuntimePod): readonly string[] {
+    return pod.spec.hostNetwork === true ? options.hostIps() : (usableSandbox(runtime)?.ips ?? []);
+  }
+
+  /** The hosts file, made by us so that it lasts over container restarts; not where the container brings its own. */
+  async function hostsMount(pod: AgentPod, container: Container, ips: readonly string[]): Promise<Mount[]> {
+    if (container.volumeMounts?.some((m) => m.mountPath.replace(/\/$/, '') === '/etc/hosts') === true) return [];
+    if (pod.spec.hostNetwork !== true && ips.length === 0) return [];
+    const path = join(podDir(pod.metadata.uid), 'etc-hosts');
+    const { hostname, domain } = podHostname(pod, options.dns().clusterDomain);
+    const text =
+      pod.spec.hostNetwork === true
+        ? hostNetworkHosts(await readFile('/etc/hosts', 'utf8'), pod.spec.hostAliases)
+        : managedHosts(ips, hostname, domain, pod.spec.hostAliases);
+    // Written in place: containers that run have this very file bound.
+    await writeFile(path, text, { mode: 0o644 });
+    return [{ host_path: path, container_path: '/etc/hosts', readonly: false }];
+  }
+
+  /** A fresh file for the container's last words. */
+  async function terminationMount(pod: AgentPod, container: Container, attempt: number): Promise<Mount[]> {
+    const target = container.terminationMessagePath ?? '';
+    if (target === '') return [];
+    const folder = join(podDir(pod.metadata.uid), 'containers', container.name);
+    await mkdir(folder, { recursive: true, mode: 0o750 });
+    const random = Math.floor(Math.random() * 2 ** 32);
+    const path = join(folder, (random ^ attempt).toString(16).replace('-', '').padStart(8, '0'));
+    // Any user of the image may write it; a umask must not say otherwise.
+    await writeFile(path, '', { mode: 0o666 });
+    await chmod(path, 0o666);
+    return [{ host_path: path, container_path: target.startsWith('/') ? target : `/${target}`, readonly: false }];
+  }
+
+  return {
+    cri,
+    clock,
+    recordEvent,
+    podLogsDir: options.podLogsDir,
+    containerLogsDir: '/var/log/containers',
+    podDir,
+    async ensureCgroup(pod, signal) {
+      options.objects?.hold(pod);
+      await resources.ensurePodCgroup(pod, signal);
+    },
+    async removeCgroup(uid, signal) {
+      options.objects?.release(uid);
+      dnsTold.delete(uid);
+      await resources.removePodCgroup(uid, signal);
+    },
+    async mountVolumes(pod, signal) {
+      try {
+        await volumes.mount(pod, signal);
+      } catch (error) {
+        if (!signal.aborted && error instanceof AgentError) recordEvent(pod, 'Warning', 'FailedMount', error.message);
+        throw error;
+      }
+    },
+    unmountVolumes: (uid, signal) => volumes.unmount(uid, signal),
+    async removePodDir(uid) {
+      const dir = podDir(uid);
+      const left = await options.mounts.listUnder(dir);
+      if (left.length > 0) {
+        throw new AgentError('Busy', `pod folder ${dir} stays: ${left.map((m) => m.mountPoint).join(', ')} still mounted below it`);
+      }
+      await rm(dir, { recursive: true, force: true });
+    },
+    runtimeHandler: async (pod) => runtimeHandlerOf(pod),
+    sandboxConfig: async (pod, attempt) => makeSandboxConfig(pod, attempt),
+    async ensureImage(pod, container, podSandboxConfig, signal) {
+      const pullSecrets = (await options.objects?.pullSecrets(pod, signal)) ?? [];
+      const { imageRef } = await images.ensureImage({ pod, container, pullSecrets, podSandboxConfig }, signal);
+      return imageRef;
+    },
+    async containerConfig(pod, container, { attempt, imageRef, runtime }, signal) {
+      const ips = podIps(pod, runtime);
+      const [user, objects] = await Promise.all([imageUser(imageRef, signal), options.objects?.lookup(pod, signal)]);
+      verifyNonRoot(pod, container, user);
+      const envs = makeEnvironment({
+        pod,
+        container,
+        facts: { nodeName: options.nodeName, podIPs: ips, hostIPs: options.hostIps() },
+        services: options.services === undefined || !options.services.synced ? undefined : options.services.values(),
+        objects,
+        allocatable: options.allocatable(),
+        envFile: (volume, path) => volumes.readFile(pod, volume, path),
+      });
+      const [volumeMounts, hosts, termination] = await Promise.all([
+        volumes.mountsFor(pod, container, envs, signal),
+        hostsMount(pod, container, ips),
+        terminationMount(pod, container, attempt),
+      ]);
+      return containerConfig(pod, container, {
+        attempt,
+        imageRef,
+        command: expandAll(container.command, envs),
+        args: expandAll(container.args, envs),
+        envs: envs.map(({ name, value }) => ({ key: name, value })),
+        mounts: [...volumeMounts, ...hosts, ...termination],
+        resources: containerResources(pod, container, options.policy()),
+        security: containerSecurity(pod, container, user, options.security),
+        targetContainerId: targetOf(pod, container.name, runtime),
+      });
+    },
+  };
+}

@@ -1,0 +1,265 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { PlanInput, PodWork } from '../../../agent/pods/plan.ts';
+import { brief, container, idleWork, instance, now, plan, pod, runtimePod, sandbox } from './build.ts';
+
+const have = (...names: string[]): Pick<PodWork, 'images'> => ({
+  images: new Map(names.map((n) => [n, { attempt: 0, imageRef: `ref-${n}` }])),
+});
+const terminating = (graceSeconds = 30, agoMs = 0): PlanInput['lifecycle'] => ({
+  kind: 'terminating',
+  since: now.mono - agoMs,
+  graceSeconds,
+  cause: { kind: 'deleted' },
+});
+const terminated: PlanInput['lifecycle'] = { kind: 'terminated', at: now.mono, cause: { kind: 'deleted' } };
+const hook = { lifecycle: { preStop: { exec: { command: ['x'] } } } };
+const sidecar = container('side', { restartPolicy: 'Always' });
+
+type Case = { name: string; input: Parameters<typeof plan>[0]; actions: string[]; wakeInMs?: number };
+
+const cases: Case[] = [
+  { name: 'runtime not looked at yet: nothing', input: { runtime: undefined, work: { prepared: false, mounted: false } }, actions: [] },
+  { name: 'new pod: prepare first', input: { runtime: runtimePod([]), work: { prepared: false, mounted: false } }, actions: ['prepare'] },
+  {
+    name: 'prepared: volumes, pulls of all containers and the sandbox start together',
+    input: {
+      runtime: runtimePod([]),
+      work: { mounted: false },
+      pod: pod({ initContainers: [container('i')], containers: [container('a'), container('b')] }),
+    },
+    actions: ['mountVolumes', 'pull i#0', 'pull a#0', 'pull b#0', 'createSandbox#0'],
+  },
+  { name: 'network down: sandbox waits', input: { runtime: runtimePod([]), networkProblem: 'cni', work: have('a') }, actions: [] },
+  {
+    name: 'network down: host network does not care',
+    input: { runtime: runtimePod([]), networkProblem: 'cni', work: have('a'), pod: pod({ hostNetwork: true }) },
+    actions: ['createSandbox#0'],
+  },
+  { name: 'everything is good: do nothing', input: { runtime: runtimePod([sandbox()], [instance('a')]) }, actions: [] },
+  { name: 'image there: start', input: { work: have('a') }, actions: ['start a#0'] },
+  { name: 'volumes not mounted: no start', input: { work: { ...have('a'), mounted: false } }, actions: ['mountVolumes'] },
+  { name: 'one start at a time', input: { work: { ...have('a', 'b'), inFlight: new Map([['start:b', 1]]) } }, actions: [] },
+  {
+    name: 'postStart holds back those after it',
+    input: {
+      pod: pod({ containers: [container('a', { lifecycle: { postStart: { sleep: { seconds: 1 } } } }), container('b')] }),
+      work: { ...have('b'), inFlight: new Map([['pull:a', 1]]) },
+    },
+    actions: [],
+  },
+  {
+    name: 'sandbox died: containers are stopped, then a new sandbox',
+    input: { runtime: runtimePod([sandbox({ ready: false })], [instance('a')]) },
+    actions: ['stop a 30'],
+  },
+  {
+    name: 'dead sandbox, nothing left: attempt counts on',
+    input: {
+      runtime: runtimePod([sandbox({ ready: false })], [instance('a', { state: 'exited', exitCode: 1 })]),
+      work: { images: new Map([['a', { attempt: 1, imageRef: 'r' }]]) },
+    },
+    actions: ['createSandbox#1'],
+  },
+  {
+    name: 'exited, Always: restart with the next attempt',
+    input: {
+      runtime: runtimePod([sandbox()], [instance('a', { state: 'exited', exitCode: 0 })]),
+      work: { images: new Map([['a', { attempt: 1, imageRef: 'r' }]]) },
+    },
+    actions: ['start a#1'],
+  },
+  {
+    name: 'restart pulls again',
+    input: { runtime: runtimePod([sandbox()], [instance('a', { state: 'exited' })]), work: have('a') },
+    actions: ['pull a#1'],
+  },
+  {
+    name: 'in crash-loop back-off: wait, and wake when it ends',
+    input: {
+      runtime: runtimePod([sandbox()], [instance('a', { state: 'exited', exitCode: 1 })]),
+      work: { crashes: new Map([['a', { delayMs: 10_000, updatedAt: now.wall - 5000 }]]) },
+    },
+    actions: [],
+    wakeInMs: 9000,
+  },
+  {
+    name: 'exited 0, OnFailure: stays',
+    input: { pod: pod({ restartPolicy: 'OnFailure' }), runtime: runtimePod([sandbox()], [instance('a', { state: 'exited' })]) },
+    actions: [],
+  },
+  {
+    name: 'created but never started: removed first',
+    input: { runtime: runtimePod([sandbox()], [instance('a', { state: 'created' })]), work: have('a') },
+    actions: ['remove a-0'],
+  },
+  {
+    name: 'init containers one by one',
+    input: { pod: pod({ initContainers: [container('i'), container('j')] }), work: have('i', 'j', 'a') },
+    actions: ['start i#0'],
+  },
+  {
+    name: 'first init done: the second',
+    input: {
+      pod: pod({ initContainers: [container('i'), container('j')] }),
+      runtime: runtimePod([sandbox()], [instance('i', { state: 'exited' })]),
+      work: have('i', 'j', 'a'),
+    },
+    actions: ['start j#0'],
+  },
+  {
+    name: 'a sidecar that runs lets the app start',
+    input: { pod: pod({ initContainers: [sidecar] }), runtime: runtimePod([sandbox()], [instance('side')]), work: have('a') },
+    actions: ['start a#0'],
+  },
+  {
+    name: 'a sidecar with an unanswered startup probe does not',
+    input: {
+      pod: pod({ initContainers: [{ ...sidecar, startupProbe: {} }] }),
+      runtime: runtimePod([sandbox()], [instance('side')]),
+      work: have('a'),
+    },
+    actions: [],
+  },
+  {
+    name: 'liveness failed: stop with the probe’s own grace',
+    input: {
+      pod: pod({ containers: [container('a', { livenessProbe: { terminationGracePeriodSeconds: 5 } })] }),
+      runtime: runtimePod([sandbox()], [instance('a')]),
+      verdicts: () => ({ liveness: false }),
+    },
+    actions: ['stop a 5'],
+  },
+  {
+    name: 'image changed: stop',
+    input: { pod: pod({ containers: [container('a', { image: 'a:2' })] }), runtime: runtimePod([sandbox()], [instance('a')]) },
+    actions: ['stop a 30'],
+  },
+  {
+    name: 'third dead instance is removed',
+    input: {
+      runtime: runtimePod(
+        [sandbox()],
+        [
+          instance('a', { id: 'a2', restartCount: 2 }),
+          instance('a', { id: 'a1', state: 'exited' }),
+          instance('a', { id: 'a0', state: 'exited' }),
+        ],
+      ),
+    },
+    actions: ['remove a0'],
+  },
+  {
+    name: 'ending: all containers at once',
+    input: {
+      lifecycle: terminating(),
+      pod: pod({ containers: [container('a'), container('b')] }),
+      runtime: runtimePod([sandbox()], [instance('a'), instance('b')]),
+    },
+    actions: ['stop a 30', 'stop b 30'],
+  },
+  {
+    name: 'ending with preStop: the hook first',
+    input: {
+      lifecycle: terminating(),
+      pod: pod({ containers: [container('a', hook)] }),
+      runtime: runtimePod([sandbox()], [instance('a')]),
+    },
+    actions: ['preStop a'],
+  },
+  {
+    name: 'preStop done after 10 s: the rest of the grace',
+    input: {
+      lifecycle: terminating(30, 10_000),
+      pod: pod({ containers: [container('a', hook)] }),
+      runtime: runtimePod([sandbox()], [instance('a')]),
+      work: { preStopped: new Set(['a-0']) },
+    },
+    actions: ['stop a 20'],
+  },
+  {
+    name: 'preStop used up the grace: two seconds are left',
+    input: {
+      lifecycle: terminating(30, 40_000),
+      pod: pod({ containers: [container('a', hook)] }),
+      runtime: runtimePod([sandbox()], [instance('a')]),
+    },
+    actions: ['stop a 2'],
+  },
+  {
+    name: 'sidecars wait for the app containers',
+    input: {
+      lifecycle: terminating(),
+      pod: pod({ initContainers: [sidecar] }),
+      runtime: runtimePod([sandbox()], [instance('a'), instance('side')]),
+    },
+    actions: ['stop a 30'],
+    wakeInMs: 30_000,
+  },
+  {
+    name: 'and go, the last first, when those are gone',
+    input: {
+      lifecycle: terminating(),
+      pod: pod({ initContainers: [sidecar, { ...sidecar, name: 'late', image: 'late:1' }] }),
+      runtime: runtimePod([sandbox()], [instance('a', { state: 'exited' }), instance('side'), instance('late')]),
+    },
+    actions: ['stop late 30'],
+  },
+  {
+    name: 'a hastier wish replaces the stop under way',
+    input: {
+      lifecycle: terminating(2),
+      runtime: runtimePod([sandbox()], [instance('a')]),
+      work: { inFlight: new Map([['stop:a-0', now.mono + 30_000]]) },
+    },
+    actions: ['stop a 2'],
+  },
+  {
+    name: 'the same wish does not',
+    input: {
+      lifecycle: terminating(30, 5000),
+      runtime: runtimePod([sandbox()], [instance('a')]),
+      work: { inFlight: new Map([['stop:a-0', now.mono + 25_000]]) },
+    },
+    actions: [],
+  },
+  { name: 'ended: sandbox and volumes go together', input: { lifecycle: terminated }, actions: ['stopSandbox', 'unmountVolumes'] },
+  {
+    name: 'then the cgroup',
+    input: { lifecycle: terminated, runtime: runtimePod([sandbox({ ready: false })]), work: { unmounted: true } },
+    actions: ['removeCgroup'],
+  },
+  {
+    name: 'in its source: its remains stay, for logs',
+    input: { lifecycle: terminated, runtime: runtimePod([]), work: { unmounted: true, cgroupRemoved: true } },
+    actions: [],
+  },
+  {
+    name: 'gone from its source: everything goes',
+    input: { lifecycle: terminated, inSource: false, runtime: runtimePod([]), work: { unmounted: true, cgroupRemoved: true } },
+    actions: ['purge'],
+  },
+];
+
+for (const { name, input, actions, wakeInMs } of cases) {
+  test(`plan: ${name}`, () => {
+    const result = plan(input);
+    assert.deepEqual(brief(result), actions);
+    if (wakeInMs !== undefined) assert.equal(result.wakeAt, now.mono + wakeInMs);
+  });
+}
+
+test('plan: a failed step waits for its retry and says why', () => {
+  const result = plan({
+    runtime: runtimePod([]),
+    work: { ...have('a'), sandboxFailure: { reason: 'x', message: 'no bridge', retryAt: now.mono + 700 } },
+  });
+  assert.deepEqual(brief(result), []);
+  assert.equal(result.wakeAt, now.mono + 700);
+  assert.deepEqual(result.waiting, [{ subject: 'sandbox', message: 'no bridge' }]);
+});
+
+test('plan: the same state gives the same plan', () => {
+  assert.deepEqual(plan({ work: have('a') }), plan({ work: have('a') }));
+  assert.equal(idleWork.inFlight.size, 0);
+});
