@@ -164,8 +164,12 @@ export async function startFakeKubeApi(options: { plainHttp1?: boolean } = {}): 
         onRequest,
       );
   server.on(options.plainHttp1 ? 'connection' : 'secureConnection', (socket: Socket) => {
-    sockets.add(socket);
     clients.set(socket.remotePort, { connection: ++opened, name: clientName(socket) });
+    socket.on('error', () => undefined);
+  });
+  server.on('connection', (socket: Socket) => {
+    // From the TCP connection on: one that is still in its TLS handshake must not outlive a stop.
+    sockets.add(socket);
     socket.on('close', () => sockets.delete(socket));
     socket.on('error', () => undefined);
   });

@@ -30,6 +30,8 @@ export interface Credentials extends Disposable {
 // client-go reads a token file again each minute (transport.NewCachedFileTokenSource).
 const tokenFileMaxAgeMs = 60_000;
 const execTimeoutMs = 60_000;
+// A plugin whose clock runs behind prints credentials that look expired: they are tried, rather than the plugin run for each call.
+const execMinAgeMs = 5_000;
 
 interface ExecResult {
   readonly token: string | undefined;
@@ -37,6 +39,8 @@ interface ExecResult {
   readonly key: string | undefined;
   /** Milliseconds since the epoch; undefined: good until refused. */
   readonly expiresAt: number | undefined;
+  /** On the clock's mono. */
+  readonly ranAt: number;
 }
 
 /** Opens the credentials of `auth`; files are first read and plugins first run when asked for. */
@@ -72,7 +76,10 @@ export function createCredentials(auth: KubeAuth, clock: Clock, log: Log): Crede
 
   async function execCredential(signal: AbortSignal): Promise<ExecResult> {
     const plugin = auth.exec as ExecPlugin;
-    if (execResult !== undefined && (execResult.expiresAt === undefined || execResult.expiresAt > clock.wall())) return execResult;
+    if (execResult !== undefined) {
+      const { expiresAt, ranAt } = execResult;
+      if (expiresAt === undefined || expiresAt > clock.wall() || clock.mono() - ranAt < execMinAgeMs) return execResult;
+    }
     if (execRunning === undefined) {
       // One run serves every caller, so it belongs to none of their signals.
       execRunning = runExecPlugin(plugin, auth, clock, stopping.signal).finally(() => {
@@ -220,7 +227,7 @@ async function runExecPlugin(plugin: ExecPlugin, auth: KubeAuth, clock: Clock, s
   const expiresAt = status.expirationTimestamp === undefined ? undefined : Date.parse(status.expirationTimestamp);
   if (expiresAt !== undefined && Number.isNaN(expiresAt))
     fail(`printed expirationTimestamp ${status.expirationTimestamp}, which is not a time`);
-  return { token: token || undefined, cert: cert || undefined, key: key || undefined, expiresAt };
+  return { token: token || undefined, cert: cert || undefined, key: key || undefined, expiresAt, ranAt: clock.mono() };
 }
 
 function explainExec(error: Error & { code?: string | number | null }, stderr: string, installHint: string | undefined): string {
