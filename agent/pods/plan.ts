@@ -279,7 +279,7 @@ function hasInitialized(pod: AgentPod, runtime: RuntimePod): boolean {
   const sandboxId = runtime.sandboxes[0]?.id;
   return pod.spec.containers.some((c) => {
     const latest = latestContainer(runtime, c.name);
-    return latest !== undefined && (latest.state === 'running' || latest.state === 'created' || latest.sandboxId === sandboxId);
+    return latest !== undefined && (latest.state === 'running' || latest.sandboxId === sandboxId);
   });
 }
 
