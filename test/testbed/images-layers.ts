@@ -82,18 +82,19 @@ const busyboxFiles: Record<string, FileEntry> = {
 };
 
 const busybox = async (): Promise<LayerRecipe> => ({
-  key: JSON.stringify(busyboxFiles),
+  key: JSON.stringify(busyboxFiles) + (await source('busybox-sh.c')),
   build: async (root) => {
     const suite = await openSuite('bookworm');
     const folder = await mkdtemp(join(cacheRoot(), 'lab', '.busybox-'));
     try {
       await suite.unpack('busybox-static', folder);
       await suite.unpack('bash-static', folder);
+      await compile('busybox-sh.c', join(folder, 'sh'));
       const applets = (await run(join(folder, 'bin/busybox'), ['--list'])).trim().split('\n');
       await writeFiles(root, {
         'bin/busybox': { copyOf: join(folder, 'bin/busybox'), mode: 0o755 },
-        // busybox' own shell drops environment names such as `data-1`, which specs set from ConfigMap keys.
-        'bin/sh': { copyOf: join(folder, 'bin/bash-static'), mode: 0o755 },
+        'bin/sh': { copyOf: join(folder, 'sh'), mode: 0o755 },
+        'usr/libexec/bash': { copyOf: join(folder, 'bin/bash-static'), mode: 0o755 },
         // A link named busybox, which the list has too, would overwrite the program by a link to itself.
         ...Object.fromEntries(
           applets.filter((name) => name !== 'busybox' && name !== 'sh').map((name) => [`bin/${name}`, { link: 'busybox' }]),
