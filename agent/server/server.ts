@@ -32,8 +32,6 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   const { settings, clock, log } = options;
   const closing = new AbortController();
   await using stack = new AsyncDisposableStack();
-  stack.defer(() => closing.abort(new AgentError('Closed', 'the server is closing')));
-
   const http = httpMetrics(options.metrics);
   const authenticate = createAuthenticator({
     clock,
@@ -87,7 +85,16 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   }
   log.info({ address: settings.address, port, readOnlyPort, healthzPort }, 'serving');
   const kept = stack.move();
-  return { port, readOnlyPort, healthzPort, [Symbol.asyncDispose]: () => kept.disposeAsync() };
+  return {
+    port,
+    readOnlyPort,
+    healthzPort,
+    async [Symbol.asyncDispose]() {
+      // First the streams: a server that is closed waits for its connections.
+      closing.abort(new AgentError('Closed', 'the server is closing'));
+      await kept.disposeAsync();
+    },
+  };
 }
 
 async function secureServer(options: ServerOptions): Promise<{ server: HttpsServer } & AsyncDisposable> {
@@ -189,7 +196,7 @@ function attach(server: HttpServer | HttpsServer, handle: Handler, switches: Rou
     const response = new ServerResponse(request);
     response.shouldKeepAlive = false;
     response.assignSocket(socket as Socket);
-    response.once('finish', () => socket.end());
+    response.once('finish', () => (socket as Socket).destroySoon());
     handle(request, response, { socket, head });
   });
 }

@@ -26,6 +26,8 @@ export interface ProxyOptions {
 // Not for the runtime: our client's credentials, and what belongs to its connection with us.
 const dropped = new Set(['host', 'authorization', 'sec-websocket-protocol', 'content-length', 'transfer-encoding']);
 
+const lingerMs = 30_000;
+
 /**
  * Passes an upgrade request (SPDY or WebSocket: the bytes are not looked at) on to the runtime's streaming server, and the streams after it in both directions,
  * with back-pressure and half-close. An answer other than 101 is passed to the client as a plain response, and its connection closed: without an upgrade no
@@ -112,7 +114,7 @@ async function refuse(answer: IncomingMessage, response: ServerResponse): Promis
   response.end();
 }
 
-/** Copies both ways until both are closed. An end of one side is passed on as the end of that direction alone; a break of one side breaks the other. */
+/** Copies both ways between client `a` and runtime `b` until both are closed. An end of one side is passed on as the end of that direction alone; a break of one side breaks the other. */
 async function passThrough(a: Duplex, b: Duplex, options: ProxyOptions): Promise<void> {
   const closeBoth = (): void => {
     a.destroy();
@@ -129,6 +131,10 @@ async function passThrough(a: Duplex, b: Duplex, options: ProxyOptions): Promise
     // Every byte passes both sockets: when one was idle for so long, so was the stream.
     if (options.idleTimeoutMs > 0 && side instanceof Socket) side.setTimeout(options.idleTimeoutMs, closeBoth);
   }
+  // Runtimes end a stream as a whole: a client that keeps its half open after that would hold the connection for hours.
+  b.once('end', () => {
+    if (a instanceof Socket) a.setTimeout(lingerMs, closeBoth);
+  });
   const ended = Promise.all([closed(a), closed(b)]);
   a.pipe(b);
   b.pipe(a);

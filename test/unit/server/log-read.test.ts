@@ -1,0 +1,180 @@
+import assert from 'node:assert/strict';
+import { appendFile, mkdtemp, rename, rm, symlink, truncate, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { systemClock } from '../../../agent/base/clock.ts';
+import { hasCode } from '../../../agent/base/errors.ts';
+import { silentLog } from '../../../agent/base/log.ts';
+import { type ReadLogOptions, readContainerLog } from '../../../agent/drivers/logs/read.ts';
+
+const context = { clock: systemClock, log: silentLog };
+const never = new AbortController().signal;
+const line = (second: number, text: string, stream = 'stdout', tag = 'F') =>
+  `2026-01-02T03:04:${String(second).padStart(2, '0')}.5Z ${stream} ${tag} ${text}\n`;
+
+async function folder() {
+  const path = await mkdtemp(join(tmpdir(), 'logs-'));
+  return { path, file: join(path, '0.log'), [Symbol.asyncDispose]: () => rm(path, { recursive: true }) };
+}
+
+async function all(path: string, options: ReadLogOptions): Promise<string> {
+  let text = '';
+  for await (const chunk of readContainerLog(path, options, context, never)) text += chunk.toString();
+  return text;
+}
+
+test('what is shown of a log', async () => {
+  await using at = await folder();
+  await writeFile(
+    at.file,
+    [line(1, 'one'), line(2, 'two', 'stderr'), line(3, 'thr', 'stdout', 'P'), line(4, 'ee'), 'broken line\n', line(5, 'five')].join(''),
+  );
+  const table: [string, ReadLogOptions, string][] = [
+    ['all', {}, 'one\ntwo\nthree\nfive\n'],
+    ['tail', { tailLines: 1 }, 'five\n'],
+    ['tail counts lines of the file, parts too', { tailLines: 3 }, 'ee\nfive\n'],
+    ['tail of more than there is', { tailLines: 100 }, 'one\ntwo\nthree\nfive\n'],
+    ['tail 0', { tailLines: 0 }, ''],
+    ['limit', { limitBytes: 6 }, 'one\ntw'],
+    ['since', { since: '2026-01-02T03:04:04.500Z' }, 'ee\nfive\n'],
+    ['since by the nanosecond', { since: '2026-01-02T03:04:05.500000001Z' }, ''],
+    ['one stream', { stream: 'stderr' }, 'two\n'],
+    [
+      'timestamps stand at the start of whole lines',
+      { timestamps: true, since: '2026-01-02T03:04:03Z' },
+      '2026-01-02T03:04:03.500000000Z three\n2026-01-02T03:04:05.500000000Z five\n',
+    ],
+    ['limit counts timestamps', { timestamps: true, limitBytes: 33 }, '2026-01-02T03:04:01.500000000Z on'],
+  ];
+  for (const [name, options, expected] of table) assert.equal(await all(at.file, options), expected, name);
+});
+
+test('long files: every line, and the tail without reading the rest', async () => {
+  await using at = await folder();
+  const lines = Array.from({ length: 20_000 }, (_, i) => line(i % 60, `line ${i}`));
+  await writeFile(at.file, lines.join(''));
+  assert.equal((await all(at.file, {})).split('\n').length, 20_001);
+  assert.equal(await all(at.file, { tailLines: 2 }), 'line 19998\nline 19999\n');
+  assert.equal((await all(at.file, { tailLines: 5000 })).split('\n')[0], 'line 15000');
+});
+
+test('an unfinished last line is shown when the log ends there', async () => {
+  await using at = await folder();
+  await writeFile(at.file, line(1, 'one') + line(2, 'two').slice(0, -1));
+  assert.equal(await all(at.file, {}), 'one\ntwo');
+});
+
+test('an absent file is NotFound in the words of a Go program', async () => {
+  await assert.rejects(all('/nonexistent/0.log', {}), (error: unknown) => {
+    assert.ok(hasCode(error, 'NotFound'));
+    assert.equal(
+      error.message,
+      'failed to try resolving symlinks in path "/nonexistent/0.log": lstat /nonexistent/0.log: no such file or directory',
+    );
+    return true;
+  });
+});
+
+/** A follower whose text can be awaited. */
+function follow(path: string, options: ReadLogOptions = {}) {
+  let running = true;
+  let listener: (() => void) | undefined;
+  let text = '';
+  let wake: (() => void) | undefined;
+  const controller = new AbortController();
+  const done = (async () => {
+    const follow = {
+      running: () => running,
+      onChange: (l: () => void) => {
+        listener = l;
+        return {
+          [Symbol.dispose]() {
+            listener = undefined;
+          },
+        };
+      },
+    };
+    for await (const chunk of readContainerLog(path, { ...options, follow }, context, controller.signal)) {
+      text += chunk.toString();
+      wake?.();
+    }
+  })();
+  return {
+    done,
+    controller,
+    text: () => text,
+    subscribed: () => listener !== undefined,
+    end() {
+      running = false;
+      listener?.();
+    },
+    async until(expected: string) {
+      while (text !== expected) {
+        assert.ok(expected.startsWith(text), `got ${JSON.stringify(text)}`);
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+        });
+      }
+    },
+  };
+}
+
+test('following shows lines as they come, and ends with the container and all it wrote', async () => {
+  await using at = await folder();
+  await writeFile(at.file, line(1, 'one'));
+  const f = follow(at.file);
+  await f.until('one\n');
+  await appendFile(at.file, line(2, 'two').slice(0, 20));
+  await appendFile(at.file, line(2, 'two').slice(20));
+  await f.until('one\ntwo\n');
+  await appendFile(at.file, line(3, 'last'));
+  f.end();
+  await f.done;
+  assert.equal(f.text(), 'one\ntwo\nlast\n');
+  assert.equal(f.subscribed(), false);
+});
+
+test('following goes on across rotations and loses nothing of the old file', async () => {
+  await using at = await folder();
+  await writeFile(at.file, line(1, 'one'));
+  const f = follow(at.file, { tailLines: 10 });
+  await f.until('one\n');
+  await rename(at.file, `${at.file}.20260101-000001`);
+  await appendFile(`${at.file}.20260101-000001`, line(2, 'late'));
+  await f.until('one\nlate\n');
+  await writeFile(at.file, line(3, 'new'));
+  await f.until('one\nlate\nnew\n');
+  // Twice before the reader looks: the file between is read too.
+  await appendFile(at.file, line(4, 'a'));
+  await rename(at.file, `${at.file}.20260101-000002`);
+  await writeFile(at.file, line(5, 'b'));
+  await rename(at.file, `${at.file}.20260101-000003`);
+  await writeFile(at.file, line(6, 'c'));
+  await f.until('one\nlate\nnew\na\nb\nc\n');
+  f.end();
+  await f.done;
+});
+
+test('following reads a file cut in place from its start', async () => {
+  await using at = await folder();
+  await writeFile(at.file, line(1, 'a long first line'));
+  await symlink(at.file, join(at.path, 'link.log'));
+  const f = follow(join(at.path, 'link.log'));
+  await f.until('a long first line\n');
+  await truncate(at.file);
+  await appendFile(at.file, line(2, 'b'));
+  await f.until('a long first line\nb\n');
+  f.end();
+  await f.done;
+});
+
+test('following stops when it is no longer wanted', async () => {
+  await using at = await folder();
+  await writeFile(at.file, line(1, 'one'));
+  const f = follow(at.file);
+  await f.until('one\n');
+  f.controller.abort(new Error('gone'));
+  await assert.rejects(f.done, /gone/);
+  assert.equal(f.subscribed(), false);
+});
