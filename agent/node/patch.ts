@@ -1,5 +1,4 @@
 import type { Node, NodeStatus } from '../model/generated/api.ts';
-import { sameQuantity } from '../model/quantity.ts';
 
 /**
  * The strategic merge patch that turns one Node's labels, annotations and status into another's; undefined when nothing differs.
@@ -19,7 +18,7 @@ export function nodePatch(before: Node, after: Node): Record<string, unknown> | 
 function statusPatch(before: NodeStatus, after: NodeStatus): Record<string, unknown> | undefined {
   const { conditions: oldConditions, addresses: oldAddresses, ...oldRest } = before;
   const { conditions: newConditions, addresses: newAddresses, ...newRest } = after;
-  const patch: Record<string, unknown> = objectPatch(sized(oldRest), sized(newRest)) ?? {};
+  const patch: Record<string, unknown> = objectPatch(oldRest, newRest) ?? {};
   const conditions = (newConditions ?? []).flatMap((condition) => {
     const old = oldConditions?.find((c) => c.type === condition.type);
     if (old === undefined) return [condition];
@@ -35,17 +34,12 @@ function statusPatch(before: NodeStatus, after: NodeStatus): Record<string, unkn
 /** True when two statuses say the same but for the times of heartbeats. */
 export function sameStatus(a: NodeStatus, b: NodeStatus): boolean {
   const bare = (status: NodeStatus): object => ({
-    ...sized(status),
+    ...status,
     conditions: [...(status.conditions ?? [])]
       .sort((x, y) => (x.type < y.type ? -1 : 1))
       .map(({ lastHeartbeatTime: _, ...condition }) => condition),
   });
   return equal(bare(a), bare(b));
-}
-
-// Quantities that say the same in other words are the same; empty lists and maps count as absent, as they do on the wire.
-function sized(status: NodeStatus): Record<string, unknown> {
-  return status as Record<string, unknown>;
 }
 
 /** The merge patch between two objects (null removes a key); undefined when they are equal. */
@@ -76,14 +70,10 @@ function isEmpty(value: unknown): boolean {
   );
 }
 
-/** Deep equality in which empty and absent are one, and amounts such as 1024Ki and 1Mi are too. */
+/** Deep equality in which empty lists and maps count as absent, as they do on the wire. */
 function equal(a: unknown, b: unknown): boolean {
   if (a === b || (isEmpty(a) && isEmpty(b))) return true;
   if (Array.isArray(a) && Array.isArray(b)) return a.length === b.length && a.every((item, i) => equal(item, b[i]));
   if (isObject(a) && isObject(b)) return [...new Set([...Object.keys(a), ...Object.keys(b)])].every((key) => equal(a[key], b[key]));
-  return typeof a === 'string' && typeof b === 'string' && isAmount(a) && isAmount(b) && sameQuantity(a, b);
-}
-
-function isAmount(text: string): boolean {
-  return /^\d+(\.\d+)?([EPTGMK]i|[EPTGMkmun])?$/.test(text);
+  return false;
 }
