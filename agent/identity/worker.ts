@@ -312,8 +312,10 @@ async function requestAndWait(
   caller: AbortSignal,
 ): Promise<string> {
   const { api, clock } = options;
+  let last: string | undefined;
   let said: string | undefined;
   const say = (message: string): void => {
+    last = message;
     if (message === said) return;
     said = message;
     options.onWaiting?.(message);
@@ -334,12 +336,15 @@ async function requestAndWait(
       if (verdict?.kind === 'issued') return verdict.certPem;
       if (verdict?.kind === 'denied') throw new AgentError('CsrDenied', verdict.message);
       if (verdict?.kind === 'failed' || verdict?.kind === 'gone') throw new AgentError('CsrFailed', verdict.message);
-      if (verdict?.kind === 'pending' && waited >= 2_000) say(verdict.message);
+      if (verdict?.kind === 'pending') {
+        last = verdict.message;
+        if (waited >= 2_000) say(verdict.message);
+      }
       await clock.sleep(pollDelayMs(waited), signal);
     }
   } catch (error) {
     if (signal.aborted && !caller.aborted) {
-      const why = said ?? `certificate signing request ${name} was not answered`;
+      const why = last ?? `certificate signing request ${name} was not answered`;
       throw new AgentError(
         'CsrTimeout',
         `no client certificate within ${Math.round(options.timeoutMs / 1000)} s: ${why}. ` +
