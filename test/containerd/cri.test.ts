@@ -1,108 +1,41 @@
 // The CRI client on real containerds, each in a network namespace and folders of its own.
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { systemClock } from '../../agent/base/clock.ts';
 import { AgentError, hasCode } from '../../agent/base/errors.ts';
-import { silentLog } from '../../agent/base/log.ts';
-import { type CriClient, connectCri } from '../../agent/drivers/cri/client.ts';
+import type { CriClient } from '../../agent/drivers/cri/client.ts';
 import type { ContainerConfig, PodSandboxConfig } from '../../cri-protos/generated/cri.ts';
-import { removeCgroup } from '../testbed/cgroups.ts';
-import { ensureImages, importImages } from '../testbed/images.ts';
-import { pauseImage } from '../testbed/images-recipes.ts';
-import { endProcess, spawnTracked, type Tracked } from '../testbed/process.ts';
-import { type ContainerdOptions, ensureRuntime, type RuntimeKind, startContainerd } from '../testbed/runtimes.ts';
+import type { RuntimeKind } from '../testbed/runtimes.ts';
 import { waitFor } from '../testbed/wait.ts';
+import { type PrivateRuntime, startPrivateRuntime } from './private-runtime.ts';
 
 const never = new AbortController().signal;
 const kinds: RuntimeKind[] = ['containerd-2', 'containerd-1.6'];
 
 for (const kind of kinds) {
   describe(`CRI on ${kind}`, () => {
-    const id = `kt-cri-${process.pid}-${kind === 'containerd-2' ? 2 : 1}`;
-    let folder: string;
-    let options: ContainerdOptions;
-    let containerd: Tracked;
+    let bed: PrivateRuntime;
     let client: CriClient;
     let busybox: string;
 
-    const start = async (): Promise<void> => {
-      await startContainerd({
-        ...options,
-        spawn: async (argv, how) => {
-          containerd = await spawnTracked(argv, how);
-          return containerd;
-        },
-      });
-    };
-
     before(async () => {
-      mkdirSync('/run/kt', { recursive: true });
-      folder = mkdtempSync('/run/kt/c-');
-      // The path of a unix socket holds 108 bytes, so folders are short.
-      execFileSync('ip', ['netns', 'add', id]);
-      execFileSync('ip', ['-n', id, 'link', 'set', 'lo', 'up']);
-      const cniConfDir = join(folder, 'cni');
-      mkdirSync(cniConfDir);
-      writeFileSync(
-        join(cniConfDir, '10-test.conflist'),
-        JSON.stringify({
-          cniVersion: '0.4.0',
-          name: id,
-          plugins: [
-            {
-              type: 'bridge',
-              bridge: 'ktcri0',
-              ipam: { type: 'host-local', dataDir: join(folder, 'ipam'), ranges: [[{ subnet: '10.99.0.0/24' }]] },
-            },
-          ],
-        }),
-      );
-      const runtime = await ensureRuntime(kind);
-      options = {
-        runtime,
-        root: join(folder, 'root'),
-        state: join(folder, 'state'),
-        socket: join(folder, 'c.sock'),
-        cniConfDir,
-        certsDir: join(folder, 'certs'),
-        netns: id,
-        pauseImage,
-        logFile: join(folder, 'containerd.log'),
-        spawn: () => Promise.reject(new Error('set at start')),
-      };
-      await start();
-      const tars = await ensureImages(['busybox', 'pause']);
-      await importImages({ ctr: runtime.ctr, socket: options.socket, tars });
-      client = connectCri({ endpoint: `unix://${options.socket}`, clock: systemClock, log: silentLog });
+      bed = await startPrivateRuntime(kind, 'cri', ['busybox', 'pause']);
+      client = bed.client;
       const { images } = await client.listImages({}, never);
       busybox = images?.flatMap((image) => image.repo_tags ?? []).find((tag) => tag.includes('busybox')) ?? '';
       assert.notEqual(busybox, '');
     });
 
     after(async () => {
-      if (client !== undefined) {
-        const { items } = await client.listPodSandbox({}, never);
-        for (const item of items ?? []) {
-          await client.stopPodSandbox({ pod_sandbox_id: item.id }, never);
-          await client.removePodSandbox({ pod_sandbox_id: item.id }, never);
-        }
-        await client[Symbol.asyncDispose]();
-      }
-      if (containerd !== undefined) await endProcess(containerd);
-      execFileSync('ip', ['netns', 'del', id]);
-      await removeCgroup(`/${id}`);
-      rmSync(folder, { recursive: true, force: true });
+      await bed?.[Symbol.asyncDispose]();
     });
 
     const sandboxConfig = (name: string): PodSandboxConfig => ({
       metadata: { name, namespace: 'test', uid: `uid-${name}`, attempt: 0 },
       hostname: name,
-      log_directory: join(folder, 'logs', name),
+      log_directory: join(bed.folder, 'logs', name),
       labels: { app: name },
-      linux: { cgroup_parent: `/${id}`, security_context: { namespace_options: { network: 'POD', pid: 'CONTAINER', ipc: 'POD' } } },
+      linux: { cgroup_parent: `/${bed.id}`, security_context: { namespace_options: { network: 'POD', pid: 'CONTAINER', ipc: 'POD' } } },
     });
     const containerConfig = (script: string): ContainerConfig => ({
       metadata: { name: 'main', attempt: 0 },
@@ -117,7 +50,7 @@ for (const kind of kinds) {
     test('version, status and images are typed as the contract says', async () => {
       const version = await client.version({}, never);
       assert.equal(version.runtime_name, 'containerd');
-      assert.equal(version.runtime_version?.replace(/^v/, '').startsWith(options.runtime.version.slice(0, 3)), true);
+      assert.equal(version.runtime_version?.replace(/^v/, '').startsWith(bed.runtime.version.slice(0, 3)), true);
       const { status } = await client.status({}, never);
       assert.deepEqual(
         status?.conditions?.filter((c) => c.type === 'RuntimeReady').map((c) => c.status),
@@ -212,11 +145,11 @@ for (const kind of kinds) {
         (error: unknown) => error,
       );
       await client.version({}, never);
-      await endProcess(containerd);
+      await bed.stop();
       if (kind === 'containerd-2')
         assert.ok(hasCode(await eventsEnded, 'Unavailable', 'Canceled', 'Unknown') || (await eventsEnded) === undefined);
       await assert.rejects(client.version({}, never), { code: 'Unavailable' });
-      await start();
+      await bed.start();
       await waitFor(
         'containerd to answer again',
         1500,
