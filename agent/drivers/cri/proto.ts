@@ -41,7 +41,7 @@ function pickService(definitions: Definitions, service: string): ReadonlyMap<str
 }
 
 /** protobufjs says null for a message that was not sent; here absence is undefined. Changes `value` in place: it is freshly decoded. */
-export function withoutNulls<T>(value: T): T {
+function withoutNulls<T>(value: T): T {
   if (Array.isArray(value)) {
     for (const item of value) if (typeof item === 'object') withoutNulls(item);
     return value;
