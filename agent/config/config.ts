@@ -6,6 +6,7 @@ import { type ParsedFlags, parseFlags } from './flags.ts';
 import {
   decodeKubeletConfiguration,
   encodeKubeletConfiguration,
+  fullDocument,
   type KubeletConfiguration,
   mergePatch,
   parseConfigDocument,
@@ -153,7 +154,7 @@ async function applyDropIns(base: KubeletConfiguration, folder: string, files: C
       cause: error,
     });
   }
-  let document: unknown = encodeKubeletConfiguration(base);
+  let document: unknown = fullDocument(base);
   for (const at of listed.filter((name) => name.endsWith('.conf')).sort(byPathParts)) {
     const patch = parseConfigDocument(await read(files, at, 'drop-in kubelet config file'), at);
     decodeKubeletConfiguration(patch, at);

@@ -218,7 +218,7 @@ type Decoded = z.output<typeof schema>;
 export type PartialKubeletConfiguration = Omit<Decoded, 'apiVersion' | 'kind'>;
 
 // Fields that stay absent when nobody sets them: upstream has a nil pointer there, and nil means something of its own.
-type OptionalField = 'singleProcessOOMKill' | 'maxParallelImagePulls' | 'tracing' | 'userNamespaces' | 'enableSystemLogQuery';
+type OptionalField = 'singleProcessOOMKill' | 'maxParallelImagePulls' | 'tracing' | 'userNamespaces';
 
 type DeepRequired<T> = T extends readonly unknown[]
   ? T
@@ -450,7 +450,7 @@ export function withDefaults(given: PartialKubeletConfiguration): KubeletConfigu
       },
     },
     enableSystemLogHandler: given.enableSystemLogHandler ?? true,
-    enableSystemLogQuery: given.enableSystemLogQuery,
+    enableSystemLogQuery: given.enableSystemLogQuery ?? false,
     shutdownGracePeriod: given.shutdownGracePeriod ?? 0,
     shutdownGracePeriodCriticalPods: given.shutdownGracePeriodCriticalPods ?? 0,
     shutdownGracePeriodByPodPriority: given.shutdownGracePeriodByPodPriority ?? [],
@@ -509,13 +509,85 @@ function describeIssue(issue: z.core.$ZodIssue): string[] {
   return [`${at}: ${issue.message}`];
 }
 
-/** The v1beta1 document of an effective configuration, as /configz shows it: durations as text. */
-export function encodeKubeletConfiguration(config: PartialKubeletConfiguration | KubeletConfiguration): Record<string, unknown> {
+/** The whole v1beta1 document of a configuration, empty fields included: durations as text. */
+export function fullDocument(config: KubeletConfiguration): Record<string, unknown> {
   const given = Object.fromEntries(Object.entries(config).filter(([, value]) => value !== undefined)) as PartialKubeletConfiguration;
   return withoutNulls(z.encode(schema, { apiVersion: 'kubelet.config.k8s.io/v1beta1', kind: 'KubeletConfiguration', ...given })) as Record<
     string,
     unknown
   >;
+}
+
+// Upstream has pointers here, which it prints whatever they point to; its other fields are left out when they are empty.
+const printedWhenEmpty: ReadonlySet<string> = new Set<KubeletField>([
+  'authentication',
+  'authorization',
+  'logging',
+  'memorySwap',
+  'crashLoopBackOff',
+  'enableServer',
+  'registryPullQPS',
+  'eventRecordQPS',
+  'enableDebuggingHandlers',
+  'healthzPort',
+  'oomScoreAdj',
+  'imageGCHighThresholdPercent',
+  'imageGCLowThresholdPercent',
+  'cgroupsPerQOS',
+  'singleProcessOOMKill',
+  'podPidsLimit',
+  'resolvConf',
+  'cpuCFSQuota',
+  'nodeStatusMaxImages',
+  'kubeAPIQPS',
+  'serializeImagePulls',
+  'maxParallelImagePulls',
+  'mergeDefaultEvictionSettings',
+  'enableControllerAttachDetach',
+  'makeIPTablesUtilChains',
+  'iptablesMasqueradeBit',
+  'iptablesDropBit',
+  'failSwapOn',
+  'containerLogMaxFiles',
+  'containerLogMaxWorkers',
+  'enableSystemLogHandler',
+  'enableSystemLogQuery',
+  'enableProfilingHandler',
+  'enableDebugFlagsHandler',
+  'seccompDefault',
+  'memoryThrottlingFactor',
+  'registerNode',
+  'localStorageCapacityIsolation',
+  'containerRuntimeEndpoint',
+  'failCgroupV1',
+  'tracing',
+  'userNamespaces',
+]);
+
+/** The v1beta1 document of an effective configuration as /configz shows it: durations as text, what is empty left out as upstream does. */
+export function encodeKubeletConfiguration(config: KubeletConfiguration): Record<string, unknown> {
+  const empty = (value: unknown): boolean =>
+    value === '' || value === 0 || value === false || (Array.isArray(value) ? value.length === 0 : isObject(value) && !hasKeys(value));
+  return Object.fromEntries(
+    Object.entries(fullDocument(config))
+      .filter(([field, value]) => printedWhenEmpty.has(field) || !empty(value))
+      .map(([field, value]) => [field, isObject(value) && printedWhenEmpty.has(field) ? withoutEmptyInside(value) : value]),
+  );
+}
+
+function hasKeys(value: object): boolean {
+  return Object.keys(value).length > 0;
+}
+
+// Inside, text and lists are plain fields, and so is splitStream; the other booleans and numbers are pointers or always printed.
+function withoutEmptyInside(value: Record<string, unknown>): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(value)
+      .filter(
+        ([key, inner]) => inner !== '' && !(Array.isArray(inner) && inner.length === 0) && !(key === 'splitStream' && inner === false),
+      )
+      .map(([key, inner]) => [key, isObject(inner) ? withoutEmptyInside(inner) : inner]),
+  );
 }
 
 /** RFC 7386: objects merge key by key, null deletes, everything else replaces. */
@@ -719,7 +791,7 @@ export function validateKubeletConfiguration(kc: KubeletConfiguration): string[]
     kc.memoryReservationPolicy === 'TieredReservation' && !gate('MemoryQoS'),
     'memoryReservationPolicy "TieredReservation" requires MemoryQoS feature gate to be enabled',
   );
-  bad(kc.enableSystemLogQuery === true && !kc.enableSystemLogHandler, 'enableSystemLogHandler is required for enableSystemLogQuery');
+  bad(kc.enableSystemLogQuery && !kc.enableSystemLogHandler, 'enableSystemLogHandler is required for enableSystemLogQuery');
   bad(kc.containerLogMaxWorkers < 1, 'containerLogMaxWorkers must be greater than or equal to 1');
   bad(
     kc.containerLogMonitorInterval < 3 * second,

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
 import { test } from 'node:test';
 import { AgentError } from '../../../agent/base/errors.ts';
 import { askedFor, type Config, type ConfigFiles, loadConfig } from '../../../agent/config/config.ts';
@@ -396,6 +397,13 @@ test('the effective configuration reads back as itself', async () => {
   assert.equal(first.kubeletDocument.syncFrequency, '1m30s');
   const again = await loadConfig(['--config=/c.json'], filesOf({ '/c.json': JSON.stringify(first.kubeletDocument) }));
   assert.deepEqual(again.kubelet, first.kubelet);
+});
+
+test('the effective configuration is what a kubelet 1.36.1 shows at /configz for the same file and flags', async () => {
+  // Recorded from a real one; the paths of its self-signed certificate, which it fills in later, left out.
+  const read = (name: string): Promise<string> => readFile(new URL(name, import.meta.url), 'utf8');
+  const config = await loadConfig(['--config=/c.yaml', '--v=2'], filesOf({ '/c.yaml': await read('configz.yaml') }));
+  assert.deepEqual(config.kubeletDocument, JSON.parse(await read('configz.json')));
 });
 
 test('help and version are asked for before anything is read', () => {
