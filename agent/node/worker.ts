@@ -332,6 +332,9 @@ export function startNode(options: NodeOptions): NodeRoom {
     try {
       learn(await api.create<AgentNode>('/api/v1/nodes', wanted, signal, { urgent: true }));
       tell(events);
+      // What was just made holds the status already.
+      lastReportMono = clock.mono();
+      reportDelayMs = options.config().nodeStatusReportFrequencyMs * (random() - 0.5);
       log.info({ node: name }, 'Node registered');
     } catch (error) {
       // Creating may be forbidden to a node whose object someone else made.
