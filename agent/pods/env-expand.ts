@@ -40,3 +40,18 @@ export function expandAll(
   const values = new Map([...envs].map((env) => [env.name, env.value]));
   return (texts ?? []).map((text) => expand(text, (name) => values.get(name)));
 }
+
+/** Expands a subPathExpr; every name must have a value, and those that have none are told. */
+export function expandSubPath(
+  expression: string,
+  envs: Iterable<{ readonly name: string; readonly value: string }>,
+): { readonly path: string; readonly missing: readonly string[] } {
+  const values = new Map([...envs].map((env) => [env.name, env.value]));
+  const missing: string[] = [];
+  const path = expand(expression, (name) => {
+    const value = values.get(name) ?? '';
+    if (value === '') missing.push(name);
+    return value;
+  });
+  return { path, missing };
+}

@@ -14,7 +14,7 @@ import { type ApplyDeps, type RecordEvent, targetOf } from '../../pods/apply.ts'
 import { containerConfig } from '../../pods/container-config.ts';
 import { type DnsSettings, podDns, podHostname, sandboxHostname } from '../../pods/dns.ts';
 import { makeEnvironment } from '../../pods/env.ts';
-import { expandAll } from '../../pods/env-expand.ts';
+import { expandAll, expandSubPath } from '../../pods/env-expand.ts';
 import { hostNetworkHosts, managedHosts } from '../../pods/etc-hosts.ts';
 import { type RuntimePod, usableSandbox } from '../../pods/observed.ts';
 import { sandboxConfig } from '../../pods/sandbox-config.ts';
@@ -33,7 +33,9 @@ export interface PodApplyOptions {
   readonly podLogsDir: string;
   readonly nodeName: string;
   readonly hostIps: () => readonly string[];
-  readonly dns: () => DnsSettings;
+  /** Read anew for each sandbox: the node's resolv.conf may change under a running agent. */
+  readonly dns: () => Promise<DnsSettings>;
+  readonly clusterDomain: string;
   readonly allocatable: () => ResourceList;
   readonly cgroupTree: CgroupTree | undefined;
   readonly policy: () => ContainerPolicy;
@@ -44,6 +46,8 @@ export interface PodApplyOptions {
   readonly mounts: Mounts;
   /** Undefined in standalone mode. */
   readonly objects: PodObjects | undefined;
+  /** Whether a runtime handler can make mounts read-only all the way down. */
+  readonly recursiveReadOnly: (handler: string) => boolean;
   readonly services: ReadonlyTable<Service> | undefined;
   readonly runtimeClasses: ReadonlyTable<RuntimeClass> | undefined;
 }
@@ -79,8 +83,8 @@ export function createPodApply(options: PodApplyOptions): ApplyDeps {
     return found.handler;
   }
 
-  function makeSandboxConfig(pod: AgentPod, attempt: number): PodSandboxConfig {
-    const settings = options.dns();
+  async function makeSandboxConfig(pod: AgentPod, attempt: number): Promise<PodSandboxConfig> {
+    const settings = await options.dns();
     const { config, events } = podDns(pod, settings);
     if (!dnsTold.has(pod.metadata.uid)) {
       dnsTold.add(pod.metadata.uid);
@@ -107,7 +111,7 @@ export function createPodApply(options: PodApplyOptions): ApplyDeps {
     if (container.volumeMounts?.some((m) => m.mountPath.replace(/\/$/, '') === '/etc/hosts') === true) return [];
     if (pod.spec.hostNetwork !== true && ips.length === 0) return [];
     const path = join(podDir(pod.metadata.uid), 'etc-hosts');
-    const { hostname, domain } = podHostname(pod, options.dns().clusterDomain);
+    const { hostname, domain } = podHostname(pod, options.clusterDomain);
     const text =
       pod.spec.hostNetwork === true
         ? hostNetworkHosts(await readFile('/etc/hosts', 'utf8'), pod.spec.hostAliases)
@@ -148,12 +152,7 @@ export function createPodApply(options: PodApplyOptions): ApplyDeps {
       await resources.removePodCgroup(uid, signal);
     },
     async mountVolumes(pod, signal) {
-      try {
-        await volumes.mount(pod, signal);
-      } catch (error) {
-        if (!signal.aborted && error instanceof AgentError) recordEvent(pod, 'Warning', 'FailedMount', error.message);
-        throw error;
-      }
+      await volumes.mount(pod, signal);
     },
     unmountVolumes: (uid, signal) => volumes.unmount(uid, signal),
     async removePodDir(uid) {
@@ -165,7 +164,7 @@ export function createPodApply(options: PodApplyOptions): ApplyDeps {
       await rm(dir, { recursive: true, force: true });
     },
     runtimeHandler: async (pod) => runtimeHandlerOf(pod),
-    sandboxConfig: async (pod, attempt) => makeSandboxConfig(pod, attempt),
+    sandboxConfig: makeSandboxConfig,
     async ensureImage(pod, container, podSandboxConfig, signal) {
       const pullSecrets = (await options.objects?.pullSecrets(pod, signal)) ?? [];
       const { imageRef } = await images.ensureImage({ pod, container, pullSecrets, podSandboxConfig }, signal);
@@ -185,7 +184,15 @@ export function createPodApply(options: PodApplyOptions): ApplyDeps {
         envFile: (volume, path) => volumes.readFile(pod, volume, path),
       });
       const [volumeMounts, hosts, termination] = await Promise.all([
-        volumes.mountsFor(pod, container, envs, signal),
+        volumes.mountsFor(
+          pod,
+          container,
+          {
+            expandSubPath: (expression) => expandSubPath(expression, envs),
+            recursiveReadOnlySupported: options.recursiveReadOnly(usableSandbox(runtime)?.runtimeHandler ?? ''),
+          },
+          signal,
+        ),
         hostsMount(pod, container, ips),
         terminationMount(pod, container, attempt),
       ]);

@@ -1,0 +1,511 @@
+import { mkdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { StatusResponse } from '../../../cri-protos/generated/cri.ts';
+import { systemClock } from '../../base/clock.ts';
+import { AgentError, hasCode, messageOf } from '../../base/errors.ts';
+import type { Log } from '../../base/log.ts';
+import { type ReadonlyTable, Table } from '../../base/table.ts';
+import { type Config, isEnabled } from '../../config/config.ts';
+import { encodeKubeletConfiguration, parseCpuSet } from '../../config/kubelet-configuration.ts';
+import { openCgroups } from '../../drivers/cgroup/cgroups.ts';
+import { type CriClient, connectCri } from '../../drivers/cri/client.ts';
+import { createKubeClient, type KubeClient, pathOf } from '../../drivers/kube/client.ts';
+import { createEventRecorder, type EventRecorder } from '../../drivers/kube/events.ts';
+import { createObjects } from '../../drivers/kube/objects.ts';
+import { reflect } from '../../drivers/kube/reflector.ts';
+import { readContainerLog } from '../../drivers/logs/read.ts';
+import { openMounts } from '../../drivers/mounts/mounts.ts';
+import * as volumeDisk from '../../drivers/mounts/volume-disk.ts';
+import { hostName, readMachine, readNetwork, resolveHost } from '../../drivers/proc/machine.ts';
+import type { Pod, RuntimeClass, Service, SubjectAccessReview, TokenRequest, TokenReview } from '../../model/generated/api.ts';
+import { type AgentNode, type AgentPod, isMirrorPod } from '../../model/pod.ts';
+import { parseQuantity } from '../../model/quantity.ts';
+import { podLimits } from '../../model/resources.ts';
+import { cgroupCapacity, type ReservationConfig } from '../../node/capacity.ts';
+import { type NodeConfig, startNode } from '../../node/worker.ts';
+import { admitPod } from '../../pods/admission.ts';
+import type { DnsSettings } from '../../pods/dns.ts';
+import { parseResolvConf } from '../../pods/dns.ts';
+import type { Ending } from '../../pods/lifecycle.ts';
+import type { RuntimePod } from '../../pods/observed.ts';
+import { watchRuntime } from '../../pods/runtime-watch.ts';
+import { mergeSources } from '../../pods/sources.ts';
+import { startStatusWriter } from '../../pods/status-writer.ts';
+import { type PodSpecRow, type PodsOptions, startPods } from '../../pods/worker.ts';
+import { cgroupTree } from '../../resources/cgroup-names.ts';
+import type { ContainerPolicy } from '../../resources/container-resources.ts';
+import { startResources } from '../../resources/worker.ts';
+import { createMetrics } from '../../server/metrics.ts';
+import { startServer } from '../../server/server.ts';
+import { startVolumes } from '../../volumes/worker.ts';
+import { ensureNodeCredentials, prepareClientRotation, startServingCertificate } from '../node-identity.ts';
+import { downwardValue } from './downward.ts';
+import { createNodeImages } from './images.ts';
+import { createNodeView } from './node-view.ts';
+import { createPodApply } from './pod-apply.ts';
+import { createPodObjects } from './pod-objects.ts';
+import { serverSettings } from './settings.ts';
+
+const clock = systemClock;
+const userAgent = 'keelson/0.1.0 kubelet/v1.36.1';
+// Between complete looks at the runtime: the audit beside its event stream, and the only look without one (kubelet's relist periods are 300 s and 1 s;
+// ours finds a lost event sooner).
+const auditIntervalMs = 10_000;
+const relistIntervalMs = 1_000;
+
+/** The API server's side of the node; absent standalone. */
+interface Cluster {
+  readonly client: KubeClient;
+  readonly recorder: EventRecorder;
+  readonly nodes: Table<AgentNode>;
+  readonly services: Table<Service>;
+  readonly runtimeClasses: Table<RuntimeClass>;
+  readonly pods: Table<PodSpecRow>;
+}
+
+/**
+ * Runs the node until the signal aborts: opens the neighbours, starts the rooms and hands each what it needs of the others. This function is the wiring
+ * diagram. Containers run on when it returns. Throws AgentError for what keeps the node from starting at all.
+ */
+export async function runNode(config: Config, log: Log, outer: AbortSignal): Promise<void> {
+  const kc = config.kubelet;
+  const nodeName = (config.hostnameOverride ?? hostName()).trim().toLowerCase();
+  await using stack = new AsyncDisposableStack();
+  const controller = new AbortController();
+  const onOuter = (): void => controller.abort(outer.reason);
+  outer.addEventListener('abort', onOuter, { once: true });
+  stack.defer(() => {
+    outer.removeEventListener('abort', onOuter);
+    controller.abort(new AgentError('Closed', 'the agent is stopping'));
+  });
+  const { signal } = controller;
+
+  await mkdir(config.rootDir, { recursive: true, mode: 0o750 });
+  await mkdir(kc.podLogsDir, { recursive: true, mode: 0o755 });
+  const cri = stack.use(
+    connectCri({
+      endpoint: kc.containerRuntimeEndpoint,
+      imageEndpoint: kc.imageServiceEndpoint || undefined,
+      clock,
+      log,
+      requestTimeoutMs: kc.runtimeRequestTimeout,
+    }),
+  );
+  const [cgroups, machine, cgroupDriver, runtimeName] = await Promise.all([
+    openCgroups(clock),
+    readMachine(config.rootDir),
+    cgroupDriverOf(cri, kc.cgroupDriver, log, signal),
+    runtimeNameOf(cri, log, signal),
+  ]);
+  const mounts = openMounts();
+
+  const cluster = config.kubeconfig === undefined ? undefined : await openCluster(config, nodeName, stack, log, signal);
+  const nodeRef = { kind: 'Node', name: nodeName, uid: nodeName };
+  const recordEvent = (pod: AgentPod, type: 'Normal' | 'Warning', reason: string, message: string, fieldPath?: string): void => {
+    log.info({ pod: `${pod.metadata.namespace}/${pod.metadata.name}`, type, reason, fieldPath, detail: message }, 'event');
+    cluster?.recorder.event(pod, type, reason, message, fieldPath);
+  };
+  const nodeEvent = (type: 'Normal' | 'Warning', reason: string, message: string): void => {
+    log.info({ node: nodeName, type, reason, detail: message }, 'event');
+    cluster?.recorder.event(nodeRef, type, reason, message);
+  };
+
+  const reservations = reservationConfig(config);
+  const sources: ReadonlyTable<PodSpecRow>[] = cluster === undefined ? [] : [cluster.pods];
+  const specs = stack.use(mergeSources(sources)).table;
+
+  // The runtime: seen before anything is decided.
+  const runtime = new Table<RuntimePod>('runtime');
+  const runtimeWatch = stack.use(watchRuntime({ cri, clock, log, table: runtime, signal, auditIntervalMs, relistIntervalMs }));
+
+  const tree = kc.cgroupsPerQOS ? cgroupTree(cgroupDriver, kc.cgroupRoot) : undefined;
+  const resources = stack.use(
+    startResources({
+      cgroups,
+      config: {
+        cgroupDriver,
+        cgroupRoot: kc.cgroupRoot,
+        cgroupsPerQos: kc.cgroupsPerQOS,
+        cpuCfsQuota: kc.cpuCFSQuota,
+        cpuCfsQuotaPeriodUs: kc.cpuCFSQuotaPeriod * 1000,
+        podPidsLimit: kc.podPidsLimit,
+        enforceNodeAllocatable: kc.enforceNodeAllocatable,
+        systemReserved: kc.systemReserved,
+        kubeReserved: kc.kubeReserved,
+        systemReservedCgroup: kc.systemReservedCgroup,
+        kubeReservedCgroup: kc.kubeReservedCgroup,
+        qosReservedMemoryPercent: Number.parseInt(kc.qosReserved.memory ?? '0', 10),
+      },
+      clock,
+      log,
+      signal,
+      admitted: specs,
+      capacity: () => cgroupCapacity(machine, reservations),
+      event: nodeEvent,
+    }),
+  );
+  await resources.ensureTree(signal);
+
+  // The node itself.
+  let runtimeStatus: StatusResponse | undefined;
+  const nodeConfig: NodeConfig = {
+    ...reservations,
+    nodeName,
+    hostname: config.hostnameOverride ?? hostName(),
+    architecture: machine.architecture,
+    nodeLabels: config.nodeLabels,
+    registerWithTaints: kc.registerWithTaints,
+    providerID: kc.providerID,
+    nodeIPs: config.nodeIPs,
+    cloudProviderExternal: config.cloudProviderExternal,
+    enableControllerAttachDetach: kc.enableControllerAttachDetach,
+    registerNode: kc.registerNode,
+    nodeStatusUpdateFrequencyMs: kc.nodeStatusUpdateFrequency,
+    nodeStatusReportFrequencyMs: kc.nodeStatusReportFrequency,
+    nodeLeaseDurationSeconds: kc.nodeLeaseDurationSeconds,
+    nodeStatusMaxImages: kc.nodeStatusMaxImages,
+    port: kc.port,
+    podCidr: kc.podCIDR,
+    declaredFeatures: undefined,
+    resetExtendedResources: false,
+  };
+  const node = stack.use(
+    startNode({
+      client: cluster?.client,
+      watched: cluster?.nodes,
+      config: () => nodeConfig,
+      clock,
+      log,
+      signal,
+      machine: () => readMachine(config.rootDir),
+      network: readNetwork,
+      resolve: resolveHost,
+      runtime: async (s) => {
+        const [version, status] = await Promise.all([cri.version({}, s), cri.status({ verbose: false }, s)]);
+        runtimeStatus = status;
+        return { name: version.runtime_name ?? '', version: version.runtime_version ?? '', status };
+      },
+      listImages: async (s) => (await cri.listImages({}, s)).images ?? [],
+      updatePodCidr: async (cidrs, s) =>
+        void (await cri.updateRuntimeConfig({ runtime_config: { network_config: { pod_cidr: cidrs } } }, s)),
+      event: ({ type, reason, message }) => nodeEvent(type, reason, message),
+      problems: () => relistProblems(runtimeWatch.lastRelist),
+    }),
+  );
+  await node.known;
+  const hostIps = (): string[] => (node.node()?.status?.addresses ?? []).filter((a) => a.type === 'InternalIP').map((a) => a.address);
+  const networkProblem = (): string | undefined => {
+    if (runtimeStatus === undefined) return 'network is not ready: container runtime status check may not have completed yet';
+    const condition = runtimeStatus.status?.conditions?.find((c) => c.type === 'NetworkReady');
+    if (condition === undefined || condition.status === true) return undefined;
+    return `network is not ready: container runtime network not ready: NetworkReady=false reason:${condition.reason ?? ''} message:${condition.message ?? ''}`;
+  };
+
+  // What pods refer to.
+  const configMaps = cluster && stack.use(createObjects({ client: cluster.client, clock, log, signal, resource: 'configmaps' }));
+  const secrets = cluster && stack.use(createObjects({ client: cluster.client, clock, log, signal, resource: 'secrets' }));
+  const podObjects = configMaps && secrets && createPodObjects(configMaps, secrets);
+  const requestToken = async (namespace: string, name: string, request: TokenRequest, s: AbortSignal): Promise<TokenRequest> => {
+    if (cluster === undefined) throw new AgentError('Unavailable', 'service account tokens need an API server');
+    return await cluster.client.create<TokenRequest>(pathOf('v1', 'serviceaccounts', namespace, name, 'token'), request, s);
+  };
+  const images = await createNodeImages({ cri, clock, log, config, recordEvent, client: cluster?.client, requestToken });
+  const volumes = stack.use(
+    startVolumes({
+      rootDir: config.rootDir,
+      mounts,
+      disk: volumeDisk,
+      clock,
+      log,
+      signal,
+      objects: configMaps &&
+        secrets && {
+          configMaps,
+          secrets,
+          requestToken: (namespace, name, spec, s) => requestToken(namespace, name, { spec }, s),
+        },
+      downward: (pod, file) => downwardValue(pod, file, node.node()?.status?.allocatable ?? {}),
+      allocatableMemory: () => {
+        const memory = node.node()?.status?.allocatable?.memory;
+        return memory === undefined ? undefined : parseQuantity(memory);
+      },
+      podMemoryLimit: (pod) => {
+        const { memory } = podLimits(pod);
+        return memory === undefined ? undefined : parseQuantity(memory);
+      },
+      recordEvent,
+      random: Math.random,
+    }),
+  );
+
+  // Pods.
+  const verdicts = new Table<{ startup?: boolean; liveness?: boolean; ready?: boolean }>('verdicts');
+  const endings = new Table<Ending>('endings');
+  const policy: ContainerPolicy = {
+    cpuCfsQuota: kc.cpuCFSQuota,
+    cpuCfsQuotaPeriodUs: kc.cpuCFSQuotaPeriod * 1000,
+    hugePageSizes: cgroups.hugePageSizes,
+    cgroupVersion: cgroups.version,
+    memoryCapacityBytes: machine.memoryBytes,
+    swapCapacityBytes: machine.swapBytes,
+    swapController: cgroups.version === 2 && cgroups.controllers.has('memory'),
+    swapBehavior: kc.memorySwap.swapBehavior,
+    singleProcessOomKill: kc.singleProcessOOMKill ?? cgroups.version === 1,
+  };
+  const dns = async (): Promise<DnsSettings> => ({
+    resolvConf: kc.resolvConf === '' ? undefined : parseResolvConf(await readFile(kc.resolvConf, 'utf8')),
+    clusterDNS: kc.clusterDNS,
+    clusterDomain: kc.clusterDomain,
+    nodeIPs: hostIps(),
+  });
+  const apply = createPodApply({
+    cri,
+    clock,
+    recordEvent,
+    rootDir: config.rootDir,
+    podLogsDir: kc.podLogsDir,
+    nodeName,
+    hostIps,
+    dns,
+    clusterDomain: kc.clusterDomain,
+    allocatable: () => node.node()?.status?.allocatable ?? {},
+    cgroupTree: tree,
+    policy: () => policy,
+    security: { seccompRoot: join(config.rootDir, 'seccomp'), seccompDefault: kc.seccompDefault, possibleCpus: machine.cpus },
+    resources,
+    volumes,
+    images,
+    mounts,
+    objects: podObjects,
+    recursiveReadOnly: (handler) =>
+      runtimeStatus?.runtime_handlers?.find((h) => (h.name ?? '') === handler)?.features?.recursive_read_only_mounts === true,
+    services: cluster?.services,
+    runtimeClasses: cluster?.runtimeClasses,
+  });
+  const podsOptions: PodsOptions = {
+    clock,
+    log,
+    signal,
+    specs,
+    runtime,
+    verdicts,
+    endings,
+    observe: (uid, s) => runtimeWatch.observe(uid, s),
+    apply,
+    admit: (pod, active) => admitPod({ pod, active, node: node.node(), allowedUnsafeSysctls: kc.allowedUnsafeSysctls }),
+    networkProblem,
+    hostIps,
+    runtimeName,
+    crashPolicy: {
+      initialMs: Math.min(10_000, kc.crashLoopBackOff.maxContainerRestartPeriod ?? 10_000),
+      maxMs: kc.crashLoopBackOff.maxContainerRestartPeriod ?? 300_000,
+    },
+    remembered: () => undefined,
+    forgotten: (uid) => images.forgetPod(uid),
+  };
+  const pods = stack.use(startPods(podsOptions));
+  stack.use(volumes.onChange((uid) => pods.poke(uid)));
+  stack.use(
+    specs.subscribe((uid) => {
+      const row = specs.get(uid);
+      if (row === undefined) return;
+      volumes.update(row.pod);
+      if (pods.activity(uid) !== undefined) podObjects?.hold(row.pod);
+    }),
+  );
+  if (podObjects !== undefined && configMaps !== undefined && secrets !== undefined) {
+    const poke = (key: string): void => {
+      for (const uid of podObjects.holders(key)) pods.poke(uid);
+    };
+    stack.use(configMaps.subscribe(poke));
+    stack.use(secrets.subscribe(poke));
+  }
+  if (cluster !== undefined) {
+    const { client } = cluster;
+    stack.use(
+      startStatusWriter({
+        clock,
+        log,
+        signal,
+        statuses: pods.statuses,
+        patchStatus: (pod, patch, s) =>
+          client.patch<AgentPod>(
+            pathOf('v1', 'pods', pod.metadata.namespace, pod.metadata.name, 'status'),
+            patch,
+            'application/strategic-merge-patch+json',
+            s,
+          ),
+        deletePod: async (pod, s) =>
+          void (await client.delete(
+            pathOf('v1', 'pods', pod.metadata.namespace, pod.metadata.name),
+            { gracePeriodSeconds: 0, preconditions: { uid: pod.metadata.uid } },
+            s,
+          )),
+      }),
+    );
+  }
+
+  // The server comes last: whoever asks finds the pods there.
+  const serving = stack.use(
+    await startServingCertificate(
+      {
+        clock,
+        log,
+        userAgent,
+        certDir: config.certDir,
+        nodeName,
+        hostname: config.hostnameOverride ?? hostName(),
+        addresses: () => node.node()?.status?.addresses ?? [],
+        tlsCertFile: kc.tlsCertFile || undefined,
+        tlsPrivateKeyFile: kc.tlsPrivateKeyFile || undefined,
+        serverTLSBootstrap: kc.serverTLSBootstrap,
+        allowDnsOnly: isEnabled(config, 'AllowDNSOnlyNodeCSR'),
+        client: cluster?.client,
+      },
+      signal,
+    ),
+  );
+  if (kc.enableServer) {
+    stack.use(
+      await startServer({
+        clock,
+        log,
+        nodeName,
+        settings: serverSettings(config),
+        certificate: serving,
+        node: createNodeView(specs, pods.statuses, runtime),
+        runtime: cri,
+        readLog: (path, options, s) => readContainerLog(path, options, { clock, log }, s),
+        reviewToken: async (token, s) => {
+          if (cluster === undefined) return { authenticated: false };
+          const review = await cluster.client.create<TokenReview>(
+            pathOf('authentication.k8s.io/v1', 'tokenreviews'),
+            { spec: { token } },
+            s,
+          );
+          return review.status ?? { authenticated: false };
+        },
+        reviewAccess: async (spec, s) => {
+          if (cluster === undefined) return { allowed: false };
+          const review = await cluster.client.create<SubjectAccessReview>(
+            pathOf('authorization.k8s.io/v1', 'subjectaccessreviews'),
+            { spec },
+            s,
+          );
+          return review.status ?? { allowed: false };
+        },
+        configz: () => encodeKubeletConfiguration(kc),
+        checks: [
+          { name: 'ping', check: () => undefined },
+          {
+            name: 'syncloop',
+            check: () => {
+              const [problem] = relistProblems(runtimeWatch.lastRelist);
+              return problem === undefined ? undefined : new Error(problem);
+            },
+          },
+        ],
+        metrics: createMetrics(),
+      }),
+    );
+  }
+  log.info({ node: nodeName, runtime: runtimeName, standalone: cluster === undefined }, 'node agent started');
+  nodeEvent('Normal', 'Starting', 'Starting kubelet.');
+  await new Promise<void>((resolve) => {
+    if (signal.aborted) resolve();
+    signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+  log.info({}, 'node agent stops; containers run on');
+}
+
+/** What the relist's age says about the node, in kubelet's words. */
+function relistProblems(lastRelist: number | undefined): string[] {
+  // A relist older than this means that the runtime hangs (pkg/kubelet/pleg relistThreshold).
+  const thresholdMs = 180_000;
+  if (lastRelist === undefined) return ['PLEG is not healthy: pleg has yet to be successful'];
+  const age = clock.mono() - lastRelist;
+  if (age <= thresholdMs) return [];
+  return [`PLEG is not healthy: pleg was last seen active ${Math.floor(age / 1000)}s ago; threshold is 3m0s`];
+}
+
+async function openCluster(config: Config, nodeName: string, stack: AsyncDisposableStack, log: Log, signal: AbortSignal): Promise<Cluster> {
+  const kc = config.kubelet;
+  const credentials = {
+    kubeconfig: config.kubeconfig ?? '',
+    bootstrapKubeconfig: config.bootstrapKubeconfig,
+    certDir: config.certDir,
+    nodeName,
+    clock,
+    log,
+    userAgent,
+  };
+  const auth = await ensureNodeCredentials(credentials, signal);
+  const rotation = kc.rotateCertificates ? stack.use(await prepareClientRotation(auth, credentials, signal)) : undefined;
+  const client = stack.use(
+    createKubeClient({ auth: rotation?.auth ?? auth, clock, log, userAgent, qps: kc.kubeAPIQPS, burst: kc.kubeAPIBurst }),
+  );
+  await rotation?.start(client);
+  const recorder = stack.use(createEventRecorder({ client, clock, log, nodeName, qps: kc.eventRecordQPS, burst: kc.eventBurst }));
+  const nodes = new Table<AgentNode>('nodes');
+  const services = new Table<Service>('services');
+  const runtimeClasses = new Table<RuntimeClass>('runtimeclasses');
+  const pods = new Table<PodSpecRow>('api-pods');
+  const common = { client, clock, log, signal };
+  stack.use(reflect<AgentNode>({ ...common, path: '/api/v1/nodes', query: { fieldSelector: `metadata.name=${nodeName}` }, table: nodes }));
+  stack.use(reflect<Service>({ ...common, path: '/api/v1/services', table: services }));
+  stack.use(reflect<RuntimeClass>({ ...common, path: '/apis/node.k8s.io/v1/runtimeclasses', table: runtimeClasses }));
+  stack.use(
+    reflect<Pod, PodSpecRow>({
+      ...common,
+      path: '/api/v1/pods',
+      query: { fieldSelector: `spec.nodeName=${nodeName}` },
+      keyOf: (pod) => pod.metadata?.uid ?? '',
+      // Mirrors only show static pods: they are never run.
+      transform: (pod) => (isMirrorPod(pod as AgentPod) ? undefined : { pod: pod as AgentPod, source: 'api' }),
+      table: pods,
+    }),
+  );
+  return { client, recorder, nodes, services, runtimeClasses, pods };
+}
+
+/** The runtime's own cgroup driver where it tells it (containerd 2, CRI-O 1.28), else the configured one. */
+async function cgroupDriverOf(cri: CriClient, configured: string, log: Log, signal: AbortSignal): Promise<'cgroupfs' | 'systemd'> {
+  const fallback = configured === 'systemd' ? 'systemd' : 'cgroupfs';
+  for (;;) {
+    try {
+      const { linux } = await cri.runtimeConfig({}, signal);
+      return linux?.cgroup_driver === 'SYSTEMD' ? 'systemd' : 'cgroupfs';
+    } catch (error) {
+      if (hasCode(error, 'Unimplemented')) return fallback;
+      if (signal.aborted) throw error;
+      log.warn({ err: messageOf(error) }, 'waiting for the container runtime');
+      await clock.sleep(1000, signal);
+    }
+  }
+}
+
+async function runtimeNameOf(cri: CriClient, log: Log, signal: AbortSignal): Promise<string> {
+  for (;;) {
+    try {
+      return (await cri.version({}, signal)).runtime_name ?? 'containerd';
+    } catch (error) {
+      if (signal.aborted) throw error;
+      log.warn({ err: messageOf(error) }, 'waiting for the container runtime');
+      await clock.sleep(1000, signal);
+    }
+  }
+}
+
+function reservationConfig(config: Config): ReservationConfig {
+  const kc = config.kubelet;
+  return {
+    maxPods: kc.maxPods,
+    podsPerCore: kc.podsPerCore,
+    systemReserved: kc.systemReserved,
+    kubeReserved: kc.kubeReserved,
+    reservedCpuCount: kc.reservedSystemCPUs === '' ? 0 : (parseCpuSet(kc.reservedSystemCPUs)?.size ?? 0),
+    evictionHard: kc.evictionHard,
+    allocatableIgnoresEviction: config.allocatableIgnoresEviction,
+    localStorageCapacityIsolation: kc.localStorageCapacityIsolation,
+  };
+}

@@ -1,0 +1,38 @@
+// The composition root: finds the command and runs it. Nobody imports this file, and process.exit is called here alone.
+import { messageOf } from './base/errors.ts';
+
+type Command = (args: readonly string[], signal: AbortSignal) => Promise<number>;
+
+// Commands are loaded when asked for: `keelson status` must not pay for the whole node.
+const commands: Record<string, { summary: string; load: () => Promise<Command> }> = {
+  run: {
+    summary: 'run this machine as a Kubernetes node (kubelet flags and configuration)',
+    load: async () => (await import('./cli/run.ts')).run,
+  },
+};
+
+function usage(): string {
+  const width = Math.max(...Object.keys(commands).map((name) => name.length));
+  const lines = Object.entries(commands).map(([name, { summary }]) => `  ${name.padEnd(width)}  ${summary}`);
+  return `keelson: a Kubernetes node in one daemon\n\nUsage: keelson COMMAND [flags]\n\nCommands:\n${lines.join('\n')}\n\nkeelson COMMAND --help tells more.\n`;
+}
+
+const [name = '', ...args] = process.argv.slice(2);
+const stop = new AbortController();
+for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => stop.abort(new Error(`received ${signal}`)));
+
+if (name === '' || name === 'help' || name === '--help' || name === '-h') {
+  process.stdout.write(usage());
+  process.exit(name === '' ? 2 : 0);
+}
+const command = commands[name];
+if (command === undefined) {
+  process.stderr.write(`error: unknown command "${name}"\n\n${usage()}`);
+  process.exit(2);
+}
+try {
+  process.exit(await (await command.load())(args, stop.signal));
+} catch (error) {
+  process.stderr.write(`error: ${messageOf(error)}\n`);
+  process.exit(1);
+}
