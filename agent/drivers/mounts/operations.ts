@@ -74,6 +74,9 @@ export const operations: { [K in OperationName]: (args: Operations[K]['args']) =
       fd = openBeneath(base, subPath);
       const want = fs.fstatSync(fd);
       if (isMountedAs(target, want)) return undefined;
+      // A file that has been replaced since (a new ConfigMap) is bound anew for the container's next run.
+      await operations.unmount({ path: target, lazy: true });
+      removeEmpty(target);
       fs.mkdirSync(path.dirname(target), { recursive: true, mode: 0o750 });
       if (want.isDirectory()) fs.mkdirSync(target, { recursive: true, mode: 0o750 });
       else fs.closeSync(fs.openSync(target, 'a', 0o640));
@@ -120,6 +123,16 @@ function isMountedAs(target: string, want: fs.Stats): boolean {
   } catch (error) {
     if (isErrno(error, 'ENOENT', 'ENOTDIR')) return false;
     throw error;
+  }
+}
+
+/** Removes a bind target, which is an empty file or directory: never with what is in it, should something still be mounted there. */
+function removeEmpty(target: string): void {
+  try {
+    if (fs.lstatSync(target).isDirectory()) fs.rmdirSync(target);
+    else fs.unlinkSync(target);
+  } catch (error) {
+    if (!isErrno(error, 'ENOENT', 'ENOTDIR')) throw error;
   }
 }
 
