@@ -61,9 +61,8 @@ async function end(child: ChildProcess | undefined, how: NodeJS.Signals = 'SIGTE
   if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
   const exited = new Promise((resolve) => child.once('exit', resolve));
   child.kill(how);
-  using force = systemClock.after(15_000, () => child.kill('SIGKILL'));
+  using _force = systemClock.after(15_000, () => child.kill('SIGKILL'));
   await exited;
-  void force;
 }
 
 async function startApiserver(featureGates = ''): Promise<void> {

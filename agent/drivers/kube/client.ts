@@ -10,13 +10,13 @@ import { createRateLimit } from './rate-limit.ts';
 
 export type Query = Readonly<Record<string, string | number | boolean | undefined>>;
 
-export type PatchType =
+type PatchType =
   | 'application/strategic-merge-patch+json'
   | 'application/merge-patch+json'
   | 'application/json-patch+json'
   | 'application/apply-patch+yaml';
 
-export interface CallOptions {
+interface CallOptions {
   readonly query?: Query | undefined;
   /** Deadline of the whole call with its retries; default 30 s. */
   readonly timeoutMs?: number | undefined;
@@ -24,7 +24,7 @@ export interface CallOptions {
   readonly urgent?: boolean | undefined;
 }
 
-export interface RawRequest extends CallOptions {
+interface RawRequest extends CallOptions {
   readonly method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
   /** Absolute path on the server, such as `/api/v1/nodes/n1`. */
   readonly path: string;
@@ -36,18 +36,18 @@ export interface RawRequest extends CallOptions {
   readonly accept?: string | undefined;
 }
 
-export interface RawResponse {
+interface RawResponse {
   readonly status: number;
   readonly headers: Readonly<Record<string, string | string[] | undefined>>;
   readonly text: string;
 }
 
-export interface ListResult<T> {
+interface ListResult<T> {
   readonly items: T[];
   readonly resourceVersion: string;
 }
 
-export interface WatchOptions {
+interface WatchOptions {
   readonly query: Query;
   /** The server has accepted the watch. */
   readonly onOpen?: (() => void) | undefined;
@@ -175,9 +175,8 @@ export function createKubeClient(options: KubeClientOptions): KubeClient {
   }
 
   async function closeSoon(agent: Agent): Promise<void> {
-    using force = clock.after(defaultTimeoutMs, () => drain(agent.destroy()));
+    using _force = clock.after(defaultTimeoutMs, () => drain(agent.destroy()));
     await agent.close();
-    void force;
   }
 
   function newAgent(tls: TlsMaterial): Agent {
@@ -226,7 +225,9 @@ export function createKubeClient(options: KubeClientOptions): KubeClient {
   async function reload(): Promise<void> {
     if (closed) return;
     await credentials.reload();
-    if (connections !== undefined) await connected(AbortSignal.timeout(defaultTimeoutMs));
+    if (connections === undefined) return;
+    using deadline = clock.deadline(new AbortController().signal, defaultTimeoutMs);
+    await connected(deadline.signal);
   }
 
   function answered(): void {

@@ -9,7 +9,7 @@ import { type Correlated, createEventCorrelator, type NewEvent } from './event-c
 import { createRateLimit } from './rate-limit.ts';
 
 /** What an event is about: a reference, or an object with metadata (taken for a v1 Pod unless it says its kind). */
-export type EventTarget =
+type EventTarget =
   | ObjectReference
   | { kind?: string | undefined; apiVersion?: string | undefined; metadata?: ObjectMeta | undefined };
 

@@ -11,7 +11,7 @@ export interface ApiObject {
   metadata?: ObjectMeta | undefined;
 }
 
-export interface ReflectEvent<T> {
+interface ReflectEvent<T> {
   /** `set`: added or changed, or seen for the first time. `deleted`: the last known object. */
   readonly type: 'set' | 'deleted';
   readonly key: string;
@@ -205,7 +205,8 @@ export function reflect<T extends ApiObject, R = T>(options: ReflectOptions<T, R
     };
 
     const onLine = (line: Buffer): void => {
-      if (failed !== undefined) return;
+      // The rest of a chunk, after an ERROR or after the reflector was closed.
+      if (failed !== undefined || signal.aborted) return;
       lastLineAt = clock.mono();
       let event: { type?: string; object?: T };
       try {
