@@ -9,9 +9,7 @@ import { type Correlated, createEventCorrelator, type NewEvent } from './event-c
 import { createRateLimit } from './rate-limit.ts';
 
 /** What an event is about: a reference, or an object with metadata (taken for a v1 Pod unless it says its kind). */
-type EventTarget =
-  | ObjectReference
-  | { kind?: string | undefined; apiVersion?: string | undefined; metadata?: ObjectMeta | undefined };
+type EventTarget = ObjectReference | { kind?: string | undefined; apiVersion?: string | undefined; metadata?: ObjectMeta | undefined };
 
 /** Records Events: never waits, never throws. */
 export interface EventRecorder extends AsyncDisposable {
