@@ -259,7 +259,7 @@ export const setUpCluster = async (lab: LabRecord, binaries: ControlPlaneBinarie
 /** Runs kubectl as cluster administrator beside the control plane, and resolves to what it prints. */
 export const kubectl = (lab: LabRecord, binary: string, args: readonly string[], input?: string): Promise<string> => {
   const [command = '', ...rest] = [...enter(lab, place), binary, `--kubeconfig=${labPaths(lab.name).kubeconfig}`, ...args];
-  return run(command, rest, { input });
+  return run(command, rest, { input, env: { KUBECACHEDIR: labPaths(lab.name).kubectlCache } });
 };
 
 export type ApiOptions = { method?: string; body?: unknown; contentType?: string };

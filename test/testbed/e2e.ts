@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process';
 import { createWriteStream, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { ensureBinaries } from './binaries.ts';
+import { cgroupProcs, makeCgroup } from './cgroups.ts';
 import { type Exclusion, judge, parseSpecList, resultsOf, type SpecReport, type Suite, selectSpecs, suiteFailures } from './e2e-report.ts';
 import { run, say } from './images-debian.ts';
 import { labState, startLab } from './lab.ts';
@@ -103,7 +104,12 @@ export const runE2e = async (options: E2eOptions): Promise<number> => {
     `--dns-domain=cluster.local`,
     `--e2e-output-dir=${reports}`,
   ];
-  await runWithProgress([...enter(lab, { network: 'out' }), ...ginkgo], join(reports, 'ginkgo.log'), chosen.length);
+  // In the lab's cgroup, so that what is left of an interrupted run ends with the lab.
+  const cgroup = `${labPaths(lab.name).cgroup}/sys/e2e`;
+  await makeCgroup(cgroup);
+  const joinCgroup = ['sh', '-c', 'for f in $LAB_CGROUP_PROCS; do echo 0 > "$f" || exit 1; done; unset LAB_CGROUP_PROCS; exec "$@"', 'sh'];
+  const env = { LAB_CGROUP_PROCS: cgroupProcs(cgroup).join(' '), KUBECACHEDIR: labPaths(lab.name).kubectlCache };
+  await runWithProgress([...joinCgroup, ...enter(lab, { network: 'out' }), ...ginkgo], env, join(reports, 'ginkgo.log'), chosen.length);
 
   const reportFile = join(reports, 'report.json');
   if (!existsSync(reportFile)) {
@@ -137,10 +143,10 @@ const indent = (text: string): string =>
     .join('\n');
 
 /** Runs ginkgo with its output in a file, telling now and then how many specs have ended. Failures are read from the report, so its exit code says nothing more. */
-const runWithProgress = (argv: readonly string[], logFile: string, total: number): Promise<void> =>
+const runWithProgress = (argv: readonly string[], env: Record<string, string>, logFile: string, total: number): Promise<void> =>
   new Promise((settle, reject) => {
     const [command = '', ...args] = argv;
-    const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...env } });
     const log = createWriteStream(logFile);
     const startedAt = performance.now();
     let ended = 0;
@@ -162,11 +168,11 @@ const runWithProgress = (argv: readonly string[], logFile: string, total: number
     const interrupt = (): void => {
       child.kill('SIGINT');
     };
-    process.once('SIGINT', interrupt);
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, interrupt);
     child.on('error', reject);
     child.on('close', () => {
       clearInterval(ticker);
-      process.removeListener('SIGINT', interrupt);
+      for (const signal of ['SIGINT', 'SIGTERM'] as const) process.removeListener(signal, interrupt);
       log.end(() => settle());
     });
   });

@@ -230,9 +230,11 @@ const waitForNodes = async (lab: LabRecord, timeoutMs: number, step: (message: s
   const waiting = new Map(lab.nodes.map((node) => [node.name, node]));
   await waitFor(`nodes to be Ready`, timeoutMs, async () => {
     for (const node of waiting.values()) {
-      const agent = lab.components[`${node.id}/agent`];
-      if (agent !== undefined && !isAlive(agent))
-        throw new GiveUp(`the agent of ${node.id} has ended; the end of ${agent.logFile}:\n${tailOf(agent.logFile)}`);
+      for (const what of ['agent', 'proxy']) {
+        const component = lab.components[`${node.id}/${what}`];
+        if (component !== undefined && !isAlive(component))
+          throw new GiveUp(`the ${what} of ${node.id} has ended; the end of ${component.logFile}:\n${tailOf(component.logFile)}`);
+      }
     }
     const { items } = await api<{ items: NodeObject[] }>(lab, '/api/v1/nodes');
     for (const item of items) {

@@ -110,6 +110,7 @@ const commands: Record<string, (args: string[]) => Promise<number>> = {
     const lab = openLab(name);
     return foreground([...enter(lab, { network: 'cp' }), await ensureBinary('kubectl'), ...rest], {
       KUBECONFIG: labPaths(name).kubeconfig,
+      KUBECACHEDIR: labPaths(name).kubectlCache,
     });
   },
   exec: async (args) => {

@@ -51,6 +51,8 @@ export const labPaths = (name: string) => {
     /** Store, rules and sockets of the lab's registry. */
     registry: join(home, 'registry'),
     apiSocket: join(runFolder, 'api.sock'),
+    /** kubectl's discovery cache: labs have the same address, and must not share what was learnt there. */
+    kubectlCache: join(home, 'kubectl-cache'),
     cgroup: `${parentCgroup}/${name}`,
     node: (id: string) => ({
       home: join(home, id),
