@@ -197,7 +197,7 @@ async function sendPage(
 
 export function sendHealthz(options: ServerOptions, response: ServerResponse, name: string | undefined, query: URLSearchParams): void {
   const ping: HealthCheck = { name: 'ping', check: () => undefined };
-  const found = answerHealthz([ping, ...options.checks], name, query);
+  const found = answerHealthz([ping, ...options.checks.filter((c) => c.name !== ping.name)], name, query);
   if (found === undefined) {
     sendText(response, 404, '404 page not found\n');
     return;

@@ -1,0 +1,263 @@
+import { request as httpRequest, type IncomingMessage, type RequestOptions } from 'node:http';
+import { request as httpsRequest } from 'node:https';
+import { connect } from 'node:net';
+import type { ExecSyncRequest, ExecSyncResponse } from '../../cri-protos/generated/cri.ts';
+import type { Clock } from '../base/clock.ts';
+import { hasCode, messageOf } from '../base/errors.ts';
+import { type HttpTarget, joinHostPort } from './targets.ts';
+
+/** How one attempt of a probe ended. */
+export type Attempt =
+  | { readonly kind: 'success' }
+  /** Good enough, but somebody should look. */
+  | { readonly kind: 'warning'; readonly message: string }
+  | {
+      readonly kind: 'failure';
+      readonly message: string;
+      /** Nobody listens: the application has not noticed the attempt. */
+      readonly refused?: boolean;
+    }
+  /** The probe itself could not be carried out: it says nothing about the container. */
+  | { readonly kind: 'error'; readonly message: string };
+
+// kubelet's maxRespBodyLength and maxReadLength (pkg/probe/{http,exec}).
+export const maxOutputBytes = 10 * 1024;
+const maxRedirects = 10;
+
+const dialErrors: Readonly<Record<string, string>> = {
+  ECONNREFUSED: 'connect: connection refused',
+  EHOSTUNREACH: 'connect: no route to host',
+  ENETUNREACH: 'connect: network is unreachable',
+  ECONNRESET: 'read: connection reset by peer',
+  ETIMEDOUT: 'connect: connection timed out',
+  EINVAL: 'connect: invalid argument',
+};
+
+/** A network error in the words of a Go program: people search their logs for them. */
+function dialText(error: unknown, host: string, port: number): string {
+  const code = (error as NodeJS.ErrnoException).code ?? '';
+  if (code === 'ENOTFOUND') return `dial tcp: lookup ${host}: no such host`;
+  return `dial tcp ${joinHostPort(host, port)}: ${dialErrors[code] ?? messageOf(error)}`;
+}
+
+function isRefused(error: unknown): boolean {
+  return (error as NodeJS.ErrnoException).code === 'ECONNREFUSED';
+}
+
+/** Opens a TCP connection and closes it. */
+export async function tcpAttempt(host: string, port: number, timeoutMs: number, clock: Clock, signal: AbortSignal): Promise<Attempt> {
+  using deadline = clock.deadline(signal, timeoutMs);
+  return await new Promise<Attempt>((resolve) => {
+    const socket = connect({ host, port });
+    const end = (attempt: Attempt): void => {
+      deadline.signal.removeEventListener('abort', onTimeout);
+      socket.destroy();
+      resolve(attempt);
+    };
+    const onTimeout = (): void => end({ kind: 'failure', message: `dial tcp ${joinHostPort(host, port)}: i/o timeout` });
+    deadline.signal.addEventListener('abort', onTimeout, { once: true });
+    socket.once('connect', () => end({ kind: 'success' }));
+    socket.on('error', (error) => end({ kind: 'failure', message: dialText(error, host, port), refused: isRefused(error) }));
+    if (deadline.signal.aborted) onTimeout();
+  });
+}
+
+/**
+ * Sends the request and follows redirects to the same host: 2xx and 3xx are good, a redirect elsewhere is good with a warning. Certificates are not
+ * verified: a pod's address is in no certificate. The timeout is for the whole of it.
+ */
+export async function httpAttempt(target: HttpTarget, timeoutMs: number, clock: Clock, signal: AbortSignal): Promise<Attempt> {
+  using deadline = clock.deadline(signal, timeoutMs);
+  let at: HttpTarget = target;
+  for (let hops = 0; ; hops++) {
+    let answer: { response: IncomingMessage; body: string };
+    try {
+      answer = await exchange(at, deadline.signal);
+    } catch (error) {
+      return { kind: 'failure', message: `Get "${at.url}": ${httpErrorText(error, at, deadline.signal)}`, refused: isRefused(error) };
+    }
+    const status = answer.response.statusCode ?? 0;
+    const next = redirectOf(status, answer.response, at);
+    if (next !== undefined && next.host === target.host) {
+      if (hops + 1 >= maxRedirects) return { kind: 'failure', message: `Get "${next.url}": stopped after ${maxRedirects} redirects` };
+      at = next;
+      continue;
+    }
+    if (status >= 200 && status < 300) return { kind: 'success' };
+    if (status >= 300 && status < 400) return { kind: 'warning', message: `Probe terminated redirects, Response body: ${answer.body}` };
+    // Never the body: it may hold secrets, and events are read by many (kubernetes#99425).
+    return { kind: 'failure', message: `HTTP probe failed with statuscode: ${status}` };
+  }
+}
+
+function httpErrorText(error: unknown, at: HttpTarget, signal: AbortSignal): string {
+  if (signal.aborted) return 'context deadline exceeded (Client.Timeout exceeded while awaiting headers)';
+  const code = (error as NodeJS.ErrnoException).code ?? '';
+  // Node's name for a connection that ended before an answer.
+  if (code === 'ECONNRESET' && messageOf(error) === 'socket hang up') return 'EOF';
+  if (code === 'ECONNRESET') return `read tcp ${joinHostPort(at.host, at.port)}: read: connection reset by peer`;
+  if (code in dialErrors || code === 'ENOTFOUND') return dialText(error, at.host, at.port);
+  return messageOf(error);
+}
+
+/** Where an answer sends us, by the same rules as Go's client: 301, 302, 303, 307 and 308 with a Location. */
+function redirectOf(status: number, response: IncomingMessage, at: HttpTarget): HttpTarget | undefined {
+  const { location } = response.headers;
+  if (![301, 302, 303, 307, 308].includes(status) || location === undefined) return undefined;
+  const url = URL.parse(location, at.url);
+  if (url === null) return undefined;
+  const secure = url.protocol === 'https:';
+  const headers: string[] = [];
+  for (let i = 0; i + 1 < at.headers.length; i += 2) {
+    // A Host that was asked for holds for the place it was asked of; a relative redirect stays there.
+    const absolute = /^([a-z][a-z0-9+.-]*:)?\/\//i.test(location);
+    const value = absolute && at.headers[i]!.toLowerCase() === 'host' ? url.host : at.headers[i + 1]!;
+    headers.push(at.headers[i]!, value);
+  }
+  return {
+    secure,
+    host: url.hostname.replace(/^\[|\]$/g, ''),
+    port: Number(url.port) || (secure ? 443 : 80),
+    path: `${url.pathname}${url.search}`,
+    url: url.href,
+    headers,
+  };
+}
+
+function exchange(target: HttpTarget, signal: AbortSignal): Promise<{ response: IncomingMessage; body: string }> {
+  return new Promise((resolve, reject) => {
+    const options: RequestOptions = {
+      host: target.host,
+      port: target.port,
+      method: 'GET',
+      path: target.path,
+      headers: [...target.headers],
+      agent: false,
+      signal,
+      setHost: false,
+      maxHeaderSize: 1024 * 1024,
+    };
+    const request = target.secure ? httpsRequest({ ...options, rejectUnauthorized: false, servername: '' }) : httpRequest(options);
+    request.on('error', reject);
+    request.on('response', (response) => {
+      const chunks: Buffer[] = [];
+      let length = 0;
+      const done = (): void => {
+        resolve({ response, body: Buffer.concat(chunks).subarray(0, maxOutputBytes).toString('utf8') });
+        request.destroy();
+      };
+      response.on('data', (chunk: Buffer) => {
+        chunks.push(chunk);
+        length += chunk.length;
+        if (length >= maxOutputBytes) done();
+      });
+      response.on('end', done);
+      response.on('error', reject);
+    });
+    request.end();
+  });
+}
+
+/** Runs a command in a container through the runtime, which ends it when its time is over. */
+export type ExecSync = (request: ExecSyncRequest, signal: AbortSignal) => Promise<ExecSyncResponse>;
+
+/** Exit code 0 is good. What keeps the command from being run at all is an error, except that its time was over. */
+export async function execAttempt(
+  execSync: ExecSync,
+  containerId: string,
+  command: readonly string[],
+  timeoutMs: number,
+  signal: AbortSignal,
+): Promise<Attempt> {
+  try {
+    const { exit_code, stdout, stderr } = await execSync(
+      { container_id: containerId, cmd: [...command], timeout: timeoutMs / 1000 },
+      signal,
+    );
+    if (!exit_code) return { kind: 'success' };
+    const output = Buffer.concat([Buffer.from(stdout ?? []), Buffer.from(stderr ?? [])]);
+    return { kind: 'failure', message: output.subarray(0, maxOutputBytes).toString('utf8') };
+  } catch (error) {
+    if (hasCode(error, 'DeadlineExceeded')) {
+      return { kind: 'failure', message: `command timed out: "${command.join(' ')}" timed out after ${timeoutMs / 1000}s` };
+    }
+    return { kind: 'error', message: messageOf(error) };
+  }
+}
+
+const healthCheckPath = '/grpc.health.v1.Health/Check';
+const servingStatuses = ['UNKNOWN', 'SERVING', 'NOT_SERVING', 'SERVICE_UNKNOWN'];
+const grpcUnimplemented = 12;
+const grpcDeadlineExceeded = 4;
+
+/** Asks a gRPC server for the health of a service (empty: of the whole server), in the clear. Every failure is the container's. */
+export async function grpcAttempt(
+  host: string,
+  port: number,
+  service: string,
+  timeoutMs: number,
+  userAgent: string,
+  clock: Clock,
+  signal: AbortSignal,
+): Promise<Attempt> {
+  const failure = (message: string): Attempt => ({ kind: 'failure', message });
+  // Most nodes have no gRPC probe: the library is loaded with the first.
+  const { Client, credentials } = await import('@grpc/grpc-js');
+  const address = joinHostPort(host, port);
+  const client = new Client(address, credentials.createInsecure(), {
+    'grpc.primary_user_agent': userAgent,
+    'grpc.enable_http_proxy': 0,
+    'grpc.use_local_subchannel_pool': 1,
+    'grpc.service_config_disable_resolution': 1,
+    'grpc.initial_reconnect_backoff_ms': 100,
+  });
+  const deadline = clock.wall() + timeoutMs;
+  const onAbort = (): void => client.close();
+  signal.addEventListener('abort', onAbort, { once: true });
+  const timeoutText = `${timeoutMs / 1000}s`;
+  try {
+    const connected = await new Promise<boolean>((resolve) => client.waitForReady(deadline, (error) => resolve(error === undefined)));
+    if (!connected) return failure(`timeout: failed to connect service "${address}" within ${timeoutText}: context deadline exceeded`);
+    return await new Promise<Attempt>((resolve) => {
+      client.makeUnaryRequest<string, number>(
+        healthCheckPath,
+        encodeHealthRequest,
+        decodeHealthResponse,
+        service,
+        { deadline },
+        (error, status) => {
+          if (error?.code === grpcUnimplemented) {
+            const protocol = 'this server does not implement the grpc health protocol (grpc.health.v1.Health)';
+            resolve(failure(`error: ${protocol}: ${error.details}`));
+          } else if (error?.code === grpcDeadlineExceeded) resolve(failure(`timeout: health rpc did not complete within ${timeoutText}`));
+          else if (error !== null) resolve(failure(`error: health rpc probe failed: ${error.message}`));
+          else if (status !== 1) resolve(failure(`service unhealthy (responded with "${servingStatuses[status ?? 0] ?? status}")`));
+          else resolve({ kind: 'success' });
+        },
+      );
+    });
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+    client.close();
+  }
+}
+
+/** `HealthCheckRequest { string service = 1 }` on the wire. */
+export function encodeHealthRequest(service: string): Buffer {
+  if (service === '') return Buffer.alloc(0);
+  const text = Buffer.from(service, 'utf8');
+  const length: number[] = [];
+  for (let left = text.length; ; left >>>= 7) {
+    if (left < 0x80) {
+      length.push(left);
+      break;
+    }
+    length.push((left & 0x7f) | 0x80);
+  }
+  return Buffer.concat([Buffer.from([0x0a, ...length]), text]);
+}
+
+/** The `status = 1` of a HealthCheckResponse, which has no other field; 0 when it is left out. */
+export function decodeHealthResponse(message: Buffer): number {
+  return message[0] === 0x08 ? (message[1] ?? 0) : 0;
+}

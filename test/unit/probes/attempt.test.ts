@@ -1,0 +1,186 @@
+import assert from 'node:assert/strict';
+import { createServer, type RequestListener } from 'node:http';
+import { createServer as createHttpsServer } from 'node:https';
+import { type AddressInfo, createServer as createTcpServer, type Server } from 'node:net';
+import { test } from 'node:test';
+import * as grpc from '@grpc/grpc-js';
+import { systemClock } from '../../../agent/base/clock.ts';
+import { AgentError } from '../../../agent/base/errors.ts';
+import {
+  decodeHealthResponse,
+  encodeHealthRequest,
+  execAttempt,
+  grpcAttempt,
+  httpAttempt,
+  tcpAttempt,
+} from '../../../agent/probes/attempt.ts';
+import { httpTarget } from '../../../agent/probes/targets.ts';
+import { makeCa } from '../../fakes/certs.ts';
+
+const never = new AbortController().signal;
+
+async function listening<T extends Server>(server: T) {
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as AddressInfo;
+  return { port, [Symbol.asyncDispose]: () => new Promise<void>((resolve) => void server.close(() => resolve())) };
+}
+
+async function unusedPort(): Promise<number> {
+  await using server = await listening(createTcpServer());
+  return server.port;
+}
+
+async function get(port: number, path: string, action: object = {}, timeoutMs = 1000) {
+  const target = httpTarget({ port, path, ...action }, { name: 'c' }, '127.0.0.1', 'kube-probe/1.36');
+  assert.ok(!('problem' in target));
+  return await httpAttempt(target, timeoutMs, systemClock, never);
+}
+
+test('http: statuses, redirects and what goes wrong', async () => {
+  let hops = 0;
+  const seen: Record<string, unknown> = {};
+  const answer: RequestListener = (request, response) => {
+    const url = request.url ?? '';
+    seen[url] = { ...request.headers };
+    const [, code, to] = /^\/(\d+)(?:\?to=(.*))?$/.exec(url) ?? [];
+    if (url === '/hang') return;
+    if (url === '/cut') return void request.socket.destroy();
+    if (url === '/loop') {
+      hops++;
+      response.writeHead(302, { location: '/loop' }).end();
+    } else if (url === '/long') {
+      response.writeHead(300);
+      response.end('x'.repeat(200_000));
+    } else if (url === '/endless') {
+      response.writeHead(200);
+      const more = (): void => void (response.write('x'.repeat(10_000)) ? setImmediate(more) : response.once('drain', more));
+      more();
+    } else response.writeHead(Number(code), to === undefined ? {} : { location: decodeURIComponent(to) }).end('body');
+  };
+  await using server = await listening(createServer(answer));
+  const { port } = server;
+  const base = `http://127.0.0.1:${port}`;
+  const closed = await unusedPort();
+  const to = (url: string): string => encodeURIComponent(url);
+  const table: [string, object][] = [
+    ['/200', { kind: 'success' }],
+    ['/204', { kind: 'success' }],
+    ['/404', { kind: 'failure', message: 'HTTP probe failed with statuscode: 404' }],
+    ['/500', { kind: 'failure', message: 'HTTP probe failed with statuscode: 500' }],
+    [`/302?to=${to('/200')}`, { kind: 'success' }],
+    [`/302?to=${to('/500')}`, { kind: 'failure', message: 'HTTP probe failed with statuscode: 500' }],
+    [`/307?to=${to(`${base}/204`)}`, { kind: 'success' }],
+    [`/302?to=${to('http://0.0.0.0/')}`, { kind: 'warning', message: 'Probe terminated redirects, Response body: body' }],
+    ['/302', { kind: 'warning', message: 'Probe terminated redirects, Response body: body' }],
+    ['/304', { kind: 'warning', message: 'Probe terminated redirects, Response body: ' }],
+    ['/long', { kind: 'warning', message: `Probe terminated redirects, Response body: ${'x'.repeat(10_240)}` }],
+    ['/endless', { kind: 'success' }],
+    ['/loop', { kind: 'failure', message: `Get "${base}/loop": stopped after 10 redirects` }],
+    ['/cut', { kind: 'failure', message: `Get "${base}/cut": EOF`, refused: false }],
+  ];
+  for (const [path, expected] of table) assert.deepEqual(await get(port, path), expected, path);
+  assert.equal(hops, 10);
+  assert.deepEqual(await get(port, '/hang', {}, 30), {
+    kind: 'failure',
+    message: `Get "${base}/hang": context deadline exceeded (Client.Timeout exceeded while awaiting headers)`,
+    refused: false,
+  });
+  assert.deepEqual(await get(closed, '/'), {
+    kind: 'failure',
+    message: `Get "http://127.0.0.1:${closed}/": dial tcp 127.0.0.1:${closed}: connect: connection refused`,
+    refused: true,
+  });
+  await get(port, '/201', { httpHeaders: [{ name: 'Host', value: 'example.com' }] });
+  assert.deepEqual(seen['/200'], { host: `127.0.0.1:${port}`, 'user-agent': 'kube-probe/1.36', accept: '*/*', connection: 'close' });
+  assert.equal((seen['/201'] as { host: string }).host, 'example.com');
+});
+
+test('https: whatever the certificate', async () => {
+  using ca = makeCa();
+  const { cert, key } = ca.issue({ commonName: 'elsewhere' });
+  await using server = await listening(createHttpsServer({ cert, key }, (_, response) => void response.writeHead(200).end()));
+  assert.deepEqual(await get(server.port, '/', { scheme: 'HTTPS' }), { kind: 'success' });
+  assert.equal((await get(server.port, '/')).kind, 'failure', 'plain HTTP to a TLS port');
+});
+
+test('tcp', async () => {
+  await using server = await listening(createTcpServer((socket) => void socket.on('error', () => undefined).resume()));
+  assert.deepEqual(await tcpAttempt('127.0.0.1', server.port, 1000, systemClock, never), { kind: 'success' });
+  const closed = await unusedPort();
+  assert.deepEqual(await tcpAttempt('127.0.0.1', closed, 1000, systemClock, never), {
+    kind: 'failure',
+    message: `dial tcp 127.0.0.1:${closed}: connect: connection refused`,
+    refused: true,
+  });
+});
+
+test('exec', async () => {
+  const exec = (answer: () => Promise<object>) => execAttempt(answer, 'id', ['cat', '/x'], 2000, never);
+  assert.deepEqual(await exec(async () => ({ exit_code: 0, stdout: Buffer.from('fine') })), { kind: 'success' });
+  const failed = { exit_code: 1, stdout: Buffer.from('out '), stderr: Buffer.from('err') };
+  assert.deepEqual(await exec(async () => failed), { kind: 'failure', message: 'out err' });
+  const fails = (code: string) => async (): Promise<object> => {
+    throw new AgentError(code, `ExecSync: ${code}`);
+  };
+  assert.deepEqual(await exec(fails('DeadlineExceeded')), { kind: 'failure', message: 'command timed out: "cat /x" timed out after 2s' });
+  assert.deepEqual(await exec(fails('Unknown')), { kind: 'error', message: 'ExecSync: Unknown' });
+  let asked: unknown;
+  await exec(async (...args: unknown[]) => {
+    asked = args[0];
+    return {};
+  });
+  assert.deepEqual(asked, { container_id: 'id', cmd: ['cat', '/x'], timeout: 2 });
+});
+
+test('grpc: the health protocol', async () => {
+  const method = {
+    path: '/grpc.health.v1.Health/Check',
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: { service: string }) => encodeHealthRequest(value.service),
+    requestDeserialize: (bytes: Buffer) => ({ service: bytes.subarray(2).toString() }),
+    responseSerialize: (status: number) => (status === 0 ? Buffer.alloc(0) : Buffer.from([8, status])),
+    responseDeserialize: (bytes: Buffer) => decodeHealthResponse(bytes),
+  };
+  const agents: unknown[] = [];
+  const start = async (implement: boolean) => {
+    const server = new grpc.Server();
+    if (implement) {
+      server.addService(
+        { check: method },
+        {
+          check: (call: grpc.ServerUnaryCall<{ service: string }, number>, done: grpc.sendUnaryData<number>) => {
+            agents.push(call.metadata.get('user-agent')[0]);
+            const { service } = call.request;
+            if (service === 'hang') return;
+            if (service === 'odd') done({ code: grpc.status.NOT_FOUND, details: 'unknown service' });
+            else done(null, service === '' ? 1 : service === 'down' ? 2 : 0);
+          },
+        },
+      );
+    }
+    const port = await new Promise<number>((resolve, reject) =>
+      server.bindAsync('127.0.0.1:0', grpc.ServerCredentials.createInsecure(), (error, p) => (error ? reject(error) : resolve(p))),
+    );
+    return { port, [Symbol.dispose]: () => server.forceShutdown() };
+  };
+  using server = await start(true);
+  const check = (service: string, port = server.port, timeoutMs = 1000) =>
+    grpcAttempt('127.0.0.1', port, service, timeoutMs, 'kube-probe/1.36', systemClock, never);
+  assert.deepEqual(await check(''), { kind: 'success' });
+  assert.match(String(agents[0]), /^kube-probe\/1.36 /);
+  assert.deepEqual(await check('down'), { kind: 'failure', message: 'service unhealthy (responded with "NOT_SERVING")' });
+  assert.deepEqual(await check('what'), { kind: 'failure', message: 'service unhealthy (responded with "UNKNOWN")' });
+  assert.deepEqual(await check('hang', server.port, 100), { kind: 'failure', message: 'timeout: health rpc did not complete within 0.1s' });
+  const odd = await check('odd');
+  assert.match(odd.kind === 'failure' ? odd.message : '', /^error: health rpc probe failed: .*unknown service/);
+  using bare = await start(false);
+  const other = await check('', bare.port);
+  assert.match(other.kind === 'failure' ? other.message : '', /^error: this server does not implement the grpc health protocol/);
+  const closed = await unusedPort();
+  assert.deepEqual(await check('', closed, 100), {
+    kind: 'failure',
+    message: `timeout: failed to connect service "127.0.0.1:${closed}" within 0.1s: context deadline exceeded`,
+  });
+  assert.equal(encodeHealthRequest('x'.repeat(300)).length, 303);
+});
