@@ -1,4 +1,3 @@
-import { join } from 'node:path';
 import type { ImageSpec, Mount } from '../../cri-protos/generated/cri.ts';
 import type { Clock } from '../base/clock.ts';
 import { AgentError, hasCode, messageOf, unreachable } from '../base/errors.ts';
@@ -48,7 +47,7 @@ export type VolumeDisk = Pick<
   | 'exists'
   | 'listVolumes'
   | 'listPodDirectories'
-  | 'removeTree'
+  | 'removeVolumes'
   | 'readFileInside'
 >;
 
@@ -493,7 +492,7 @@ export function startVolumes(options: VolumesOptions): Volumes {
     if (left[0] !== undefined) throw new AgentError('Busy', `${left[0].mountPoint} is still mounted`);
     signal.throwIfAborted();
     // Only now that nothing is mounted below: what is removed is the pod's own.
-    await Promise.all(['volumes', 'volume-subpaths', 'plugins'].map((name) => disk.removeTree(join(dir, name))));
+    await disk.removeVolumes(dir);
   }
 
   return {

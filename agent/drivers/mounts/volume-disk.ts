@@ -212,13 +212,23 @@ function directories(at: string): string[] {
   }
 }
 
-/** Removes a tree of the agent's own, with whatever a pod wrote into it; nothing may be mounted below. Absence is success. */
-export async function removeTree(at: string): Promise<void> {
+/** Removes everything below a pod's directory that belongs to its volumes; nothing may be mounted there any more. Absence is success. */
+export async function removeVolumes(podDir: string): Promise<void> {
+  const big: string[] = [];
+  attempt(`cannot remove the volumes in ${podDir}`, () => {
+    for (const volume of listVolumes(podDir)) {
+      // What the agent wrote itself is a handful of small files; what a pod left in an emptyDir may be millions, and is removed off the event loop.
+      if (volume.plugin === 'kubernetes.io~empty-dir' && fs.readdirSync(volume.path).length > 0) big.push(volume.path);
+      else fs.rmSync(volume.path, { recursive: true, force: true });
+    }
+    for (const name of ['volume-subpaths', 'plugins']) fs.rmSync(path.join(podDir, name), { recursive: true, force: true });
+  });
   try {
-    await fs.promises.rm(at, { recursive: true, force: true, maxRetries: 2 });
+    for (const at of big) await fs.promises.rm(at, { recursive: true, force: true, maxRetries: 2 });
   } catch (error) {
-    throw fromFsError(error, `cannot remove ${at}`);
+    throw fromFsError(error, `cannot remove the volumes in ${podDir}`);
   }
+  attempt(`cannot remove the volumes in ${podDir}`, () => fs.rmSync(path.join(podDir, 'volumes'), { recursive: true, force: true }));
 }
 
 /** The text of a regular file of a volume that pods write; symbolic links count inside the volume only. Throws AgentError. */
