@@ -26,12 +26,14 @@ import { type NodeConfig, startNode } from '../../node/worker.ts';
 import { admitPod } from '../../pods/admission.ts';
 import type { DnsSettings } from '../../pods/dns.ts';
 import { parseResolvConf } from '../../pods/dns.ts';
+import { expandAll } from '../../pods/env-expand.ts';
 import type { Ending } from '../../pods/lifecycle.ts';
 import type { RuntimePod } from '../../pods/observed.ts';
 import { watchRuntime } from '../../pods/runtime-watch.ts';
 import { mergeSources } from '../../pods/sources.ts';
 import { startStatusWriter } from '../../pods/status-writer.ts';
 import { type PodSpecRow, type PodsOptions, startPods } from '../../pods/worker.ts';
+import { startProbes } from '../../probes/worker.ts';
 import { cgroupTree } from '../../resources/cgroup-names.ts';
 import type { ContainerPolicy } from '../../resources/container-resources.ts';
 import { startResources } from '../../resources/worker.ts';
@@ -239,8 +241,21 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
   );
 
   // Pods.
-  const verdicts = new Table<{ startup?: boolean; liveness?: boolean; ready?: boolean }>('verdicts');
   const endings = new Table<Ending>('endings');
+  const { verdicts } = stack.use(
+    startProbes({
+      clock,
+      log,
+      signal,
+      pods: specs,
+      runtime,
+      endings,
+      hostIp: () => hostIps()[0],
+      execSync: (request, s) => cri.execSync(request, s),
+      expand: expandAll,
+      event: recordEvent,
+    }),
+  );
   const policy: ContainerPolicy = {
     cpuCfsQuota: kc.cpuCFSQuota,
     cpuCfsQuotaPeriodUs: kc.cpuCFSQuotaPeriod * 1000,
