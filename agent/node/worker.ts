@@ -101,6 +101,8 @@ const resolveEveryMs = 300_000;
 const runtimeDeadlineMs = 10_000;
 const leaseJitter = 0.04;
 const statusRetryMs = 200;
+const cidrBackoff = { initialMs: 200, maxMs: 10_000 };
+const cidrAuditMs = 60_000;
 
 const noPressure: Pressure = { memory: false, disk: false, pid: false };
 
@@ -129,7 +131,6 @@ export function startNode(options: NodeOptions): NodeRoom {
   /** The Node as this agent would register it. */
   let initial: AgentNode | undefined;
   let standing: NodeStanding = client === undefined ? { kind: 'standalone' } : { kind: 'registering', failures: 0, error: undefined };
-  let toldRuntime: string | undefined;
   let rebootTold = false;
   let toldProblem = '';
   let failedUpdates = 0;
@@ -137,6 +138,8 @@ export function startNode(options: NodeOptions): NodeRoom {
   let lastReportMono: number | undefined;
   let reportDelayMs = 0;
   const gate = wakeGate();
+  const runtimeGate = wakeGate();
+  const cidrGate = wakeGate();
   let tellKnown: (node: AgentNode) => void = () => undefined;
   const own = watched === undefined ? new Table<AgentNode>('nodes') : undefined;
   const known = new Promise<AgentNode>((resolve) => {
@@ -153,6 +156,7 @@ export function startNode(options: NodeOptions): NodeRoom {
   function learn(node: AgentNode): void {
     const [old, fresh] = [latest?.metadata.resourceVersion, node.metadata.resourceVersion];
     if (latest?.metadata.uid === node.metadata.uid && old !== undefined && fresh !== undefined && isOlder(fresh, old)) return;
+    if (cidrsOf(latest) !== cidrsOf(node)) cidrGate.wake();
     latest = node;
     const wanted = node.spec?.unschedulable ?? false;
     if (wanted !== unschedulable) {
@@ -175,7 +179,7 @@ export function startNode(options: NodeOptions): NodeRoom {
         log.info({ node: name }, 'the Node object is there again');
         gate.wake();
       }
-      if (before?.metadata.uid !== node.metadata.uid || cidrsOf(before) !== cidrsOf(node)) gate.wake();
+      if (before?.metadata.uid !== node.metadata.uid) gate.wake();
     } else if (standing.kind === 'registered' && watchedUid !== undefined && watchedUid === latest?.metadata.uid) {
       // A Node that was just made is missing from the watch too, until the watch has caught up.
       noteDeleted();
@@ -187,7 +191,7 @@ export function startNode(options: NodeOptions): NodeRoom {
     const message = `Node ${name} was deleted from the API server; it is registered again when the agent restarts`;
     standing = { kind: 'deleted', message };
     // The last known Node stays for those who decide by its labels and allocatable.
-    log.warn({ node: name }, message);
+    log.warn({ node: name }, 'the Node object was deleted from the API server; it is registered again when the agent restarts');
   }
 
   // ---- What the status is made of.
@@ -224,17 +228,16 @@ export function startNode(options: NodeOptions): NodeRoom {
     return networkReady && runtimeProblems(runtime, clock.mono()).length === 0;
   }
 
-  async function imagesNow(): Promise<readonly Image[] | undefined> {
-    if (images === undefined || clock.mono() - images.atMono >= imagesEveryMs) {
-      try {
-        using deadline = clock.deadline(signal, runtimeDeadlineMs);
-        images = { list: await options.listImages(deadline.signal), atMono: clock.mono() };
-      } catch (error) {
-        signal.throwIfAborted();
-        log.debug({ err: messageOf(error) }, 'images could not be listed for the node status');
-      }
+  async function listImages(): Promise<void> {
+    const first = images === undefined;
+    try {
+      using deadline = clock.deadline(signal, runtimeDeadlineMs);
+      images = { list: await options.listImages(deadline.signal), atMono: clock.mono() };
+      if (first) gate.wake();
+    } catch (error) {
+      if (signal.aborted) return;
+      log.debug({ err: messageOf(error) }, 'images could not be listed for the node status');
     }
-    return images?.list;
   }
 
   async function resolvedNow(config: NodeConfig): Promise<readonly string[]> {
@@ -247,12 +250,7 @@ export function startNode(options: NodeOptions): NodeRoom {
 
   async function plan(before: NodeStatus): Promise<StatusPlan> {
     const config = options.config();
-    const [machine, network, list, hostAddresses] = await Promise.all([
-      options.machine(),
-      options.network(),
-      imagesNow(),
-      resolvedNow(config),
-    ]);
+    const [machine, network, hostAddresses] = await Promise.all([options.machine(), options.network(), resolvedNow(config)]);
     const made = planNodeStatus({
       nodeName: name,
       before,
@@ -266,7 +264,7 @@ export function startNode(options: NodeOptions): NodeRoom {
         before: before.addresses ?? [],
       }),
       runtime,
-      images: list,
+      images: images?.list,
       config,
       port: config.port,
       pressure: options.pressure?.() ?? noPressure,
@@ -366,19 +364,6 @@ export function startNode(options: NodeOptions): NodeRoom {
   async function updateStatus(): Promise<boolean> {
     const base = client === undefined ? initial : latest;
     if (base === undefined || standing.kind === 'deleted') return true;
-    const cidrs = cidrsOf(base) ?? options.config().podCidr;
-    if (cidrs !== '' && cidrs !== toldRuntime) {
-      try {
-        using deadline = clock.deadline(signal, runtimeDeadlineMs);
-        await options.updatePodCidr(cidrs, deadline.signal);
-        log.info({ podCIDRs: cidrs, before: toldRuntime }, "the runtime was told the pods' address range");
-        toldRuntime = cidrs;
-        await pollRuntime();
-      } catch (error) {
-        signal.throwIfAborted();
-        log.warn({ podCIDRs: cidrs, err: messageOf(error) }, "the runtime did not take the pods' address range");
-      }
-    }
     const made = await plan(base.status ?? {});
     const after: AgentNode = { ...base, metadata: { ...keepMetadata(options.config(), base), name }, status: made.status };
     if (client === undefined) {
@@ -464,9 +449,40 @@ export function startNode(options: NodeOptions): NodeRoom {
   async function runtimeLoop(): Promise<void> {
     const startedAt = clock.mono();
     for (;;) {
+      runtimeGate.clear();
       await pollRuntime();
+      // Whatever hangs in the runtime hangs here, and the status goes on with what is known.
+      if (runtime.status !== undefined && (images === undefined || clock.mono() - images.atMono >= imagesEveryMs)) await listImages();
       const hurry = !isReady() && clock.mono() - startedAt < startPollForMs;
-      await clock.sleep(hurry ? startPollMs : runtimePollMs, signal);
+      await runtimeGate.wait(clock, hurry ? startPollMs : runtimePollMs, signal);
+    }
+  }
+
+  /** Tells the runtime the pods' range whenever it is another. */
+  async function podCidrLoop(): Promise<void> {
+    let told = '';
+    for (let failures = 0; ; ) {
+      cidrGate.clear();
+      const cidrs = cidrsOf(latest) ?? options.config().podCidr;
+      if (cidrs !== '' && cidrs !== told) {
+        try {
+          using deadline = clock.deadline(signal, runtimeDeadlineMs);
+          await options.updatePodCidr(cidrs, deadline.signal);
+          log.info({ podCIDRs: cidrs, before: told }, "the runtime was told the pods' address range");
+          told = cidrs;
+          failures = 0;
+          // Its network may have been waiting for this.
+          runtimeGate.wake();
+        } catch (error) {
+          signal.throwIfAborted();
+          failures++;
+          log[failures === 1 ? 'warn' : 'debug'](
+            { podCIDRs: cidrs, err: messageOf(error) },
+            "the runtime did not take the pods' address range",
+          );
+        }
+      }
+      await cidrGate.wait(clock, failures === 0 ? cidrAuditMs : backoffDelayMs(cidrBackoff, failures), signal);
     }
   }
 
@@ -540,7 +556,7 @@ export function startNode(options: NodeOptions): NodeRoom {
   }
   if (client !== undefined) subscriptions.push(client.onReachable(() => gate.wake()));
   options.event({ type: 'Normal', reason: 'Starting', message: 'Starting kubelet.' });
-  const running = [runtimeLoop(), statusLoop(), ...(client === undefined ? [] : [leaseLoop(client)])].map((loop) =>
+  const running = [runtimeLoop(), podCidrLoop(), statusLoop(), ...(client === undefined ? [] : [leaseLoop(client)])].map((loop) =>
     loop.catch((error: unknown) => {
       if (!signal.aborted) log.error({ node: name, err: messageOf(error) }, 'a loop of the node room ended');
     }),
