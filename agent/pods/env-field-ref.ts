@@ -1,5 +1,5 @@
 import { AgentError } from '../base/errors.ts';
-import type { Container, DownwardAPIVolumeFile, ObjectFieldSelector, ResourceFieldSelector } from '../model/generated/api.ts';
+import type { Container, ObjectFieldSelector, ResourceFieldSelector } from '../model/generated/api.ts';
 import type { AgentPod } from '../model/pod.ts';
 import { parseMilli, quantityOver } from '../model/quantity.ts';
 import type { ResourceList } from '../model/resources.ts';
@@ -174,11 +174,4 @@ export function resourceFieldValue(
   }
   const divisor = ref.divisor ?? '0';
   return `${quantityOver(value ?? '0', parseMilli(divisor) === 0 ? '1' : divisor)}`;
-}
-
-/** What a file of a downwardAPI volume shows. */
-export function downwardFileValue(pod: AgentPod, file: DownwardAPIVolumeFile, allocatable: ResourceList): string {
-  if (file.fieldRef !== undefined) return objectFieldValue(pod, file.fieldRef.fieldPath);
-  if (file.resourceFieldRef !== undefined) return resourceFieldValue(pod, undefined, file.resourceFieldRef, allocatable);
-  return '';
 }

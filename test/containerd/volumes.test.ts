@@ -6,12 +6,12 @@ import { after, before, describe, test } from 'node:test';
 import { systemClock } from '../../agent/base/clock.ts';
 import { AgentError, hasCode } from '../../agent/base/errors.ts';
 import { silentLog } from '../../agent/base/log.ts';
+import { downwardValue } from '../../agent/cli/wiring/downward.ts';
 import { openMounts } from '../../agent/drivers/mounts/mounts.ts';
 import * as disk from '../../agent/drivers/mounts/volume-disk.ts';
 import type { ConfigMap, Container, Secret, TokenRequest, TokenRequestSpec, Volume } from '../../agent/model/generated/api.ts';
 import type { AgentPod } from '../../agent/model/pod.ts';
 import { expandSubPath } from '../../agent/pods/env-expand.ts';
-import { downwardFileValue } from '../../agent/pods/env-field-ref.ts';
 import { startVolumes, type Volumes, type VolumesOptions, type WatchedObjects } from '../../agent/volumes/worker.ts';
 
 // Volumes on the real kernel and disk: only the API server is a stand-in.
@@ -74,7 +74,7 @@ describe('volumes on the node', { skip: process.getuid?.() !== 0 && 'needs root'
     log: silentLog,
     signal,
     objects: { configMaps, secrets, requestToken },
-    downward: (pod, file) => downwardFileValue(pod, file, { memory: '1Gi' }),
+    downward: (pod, file) => downwardValue(pod, file, { memory: '1Gi' }),
     allocatableMemory: () => 64 << 20,
     podMemoryLimit: () => undefined,
     recordEvent: (pod, type, reason, message) => void events.push(`${pod.metadata.name} ${type} ${reason} ${message}`),
