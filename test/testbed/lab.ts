@@ -125,6 +125,11 @@ const bringUp = async (name: string, options: LabOptions): Promise<LabRecord> =>
   const zones = options.zones ?? 0;
   const runtimeKind = options.runtime ?? 'containerd-2';
   await ensureTools(tools);
+  if (options.proxyMode === 'ipvs' && !existsSync('/proc/net/ip_vs')) {
+    await run('modprobe', ['ip_vs']).catch((cause: unknown) => {
+      throw new Error("this machine's kernel has no IPVS (module ip_vs): use --proxy-mode nftables or iptables here", { cause });
+    });
+  }
   const binaries: ControlPlaneBinaries = await ensureBinaries(controlPlaneBinaries);
   await ensureBinaries(['kube-proxy', ...(agent === 'upstream' ? (['kubelet'] as const) : [])]);
   const runtime = await ensureRuntime(runtimeKind);
