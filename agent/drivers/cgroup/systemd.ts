@@ -95,7 +95,7 @@ export function systemdCgroups(cgroups: Cgroups, call: CallSystemd = callSystemd
 function callSystemd(method: string, args: readonly string[], signal: AbortSignal): Promise<void> {
   const manager = ['org.freedesktop.systemd1', '/org/freedesktop/systemd1', 'org.freedesktop.systemd1.Manager'];
   return new Promise((resolve, reject) => {
-    execFile('busctl', ['--system', '--quiet', 'call', ...manager, method, ...args], { signal }, (error, _, stderr) => {
+    execFile('busctl', ['--system', '--quiet', 'call', '--', ...manager, method, ...args], { signal }, (error, _, stderr) => {
       if (error === null) resolve();
       else if (signal.aborted) reject(signal.reason);
       else
