@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createMetrics, exponentialBuckets } from '../../../agent/server/metrics.ts';
+import { registerProbeMetrics, registerProcessMetrics, registerRunningMetrics } from '../../../agent/server/own-metrics.ts';
 
 test('counters, gauges and collected metrics in the text format, families by name', () => {
   const metrics = createMetrics();
@@ -63,4 +64,32 @@ test('mistakes of the program are errors at once', () => {
   assert.throws(() => metrics.gauge({ name: 'x', help: '' }), /registered twice/);
   assert.throws(() => counter.inc([]), /labels a, got 0 values/);
   assert.throws(() => counter.inc(['v'], -1), /cannot go down/);
+});
+
+test("the agent's own metrics", () => {
+  const metrics = createMetrics();
+  registerProcessMetrics(metrics, 1_500);
+  registerRunningMetrics(metrics, () => [
+    { sandboxes: [{ ready: true }], containers: [{ state: 'running' }, { state: 'exited' }] },
+    { sandboxes: [{ ready: false }], containers: [{ state: 'exited' }] },
+  ]);
+  const probes = registerProbeMetrics(metrics);
+  const target = { pod: { metadata: { name: 'p', namespace: 'ns', uid: 'u' } }, container: { name: 'c' } };
+  probes.observe(target, 'readiness', 'successful', 0.2);
+  probes.observe(target, 'liveness', 'failed', 0.2);
+  const text = metrics.text();
+  for (const line of [
+    'process_start_time_seconds 1.5',
+    'kubelet_running_pods 1',
+    'kubelet_running_containers{container_state="running"} 1',
+    'kubelet_running_containers{container_state="exited"} 2',
+    'prober_probe_total{probe_type="Readiness",result="successful",container="c",pod="p",namespace="ns",pod_uid="u"} 1',
+    'prober_probe_total{probe_type="Liveness",result="failed",container="c",pod="p",namespace="ns",pod_uid="u"} 1',
+    'prober_probe_duration_seconds_count{probe_type="Readiness",container="c",pod="p",namespace="ns"} 1',
+  ]) {
+    assert.ok(text.includes(`\n${line}\n`), line);
+  }
+  assert.match(text, /\nprocess_resident_memory_bytes \d{7,}\n/);
+  probes.forgetPod('u');
+  assert.ok(!metrics.text().includes('prober_'));
 });
