@@ -21,7 +21,7 @@ export function cgroupTree(driver: CgroupDriver, cgroupRoot: string): CgroupTree
   return { driver, kubepods: cgroupName(parseCgroupfs(cgroupRoot), 'kubepods') };
 }
 
-export function cgroupName(base: CgroupName, ...parts: string[]): CgroupName {
+function cgroupName(base: CgroupName, ...parts: string[]): CgroupName {
   for (const part of parts) {
     if (/[/_]/.test(part)) throw new AgentError('InvalidConfig', `a cgroup name must have neither "/" nor "_": ${part}`);
   }
@@ -29,7 +29,7 @@ export function cgroupName(base: CgroupName, ...parts: string[]): CgroupName {
 }
 
 /** `/a/b` → `['a', 'b']`; `''` and `/` are the root. */
-export function parseCgroupfs(path: string): CgroupName {
+function parseCgroupfs(path: string): CgroupName {
   return path.split('/').filter((part) => part !== '');
 }
 

@@ -3,8 +3,6 @@
 export const minShares = 2;
 const maxShares = 262144;
 const sharesPerCpu = 1024;
-/** Microseconds: kubelet's default of --cpu-cfs-quota-period. */
-export const defaultQuotaPeriodUs = 100_000;
 // The kernel refuses a quota under 1 ms (kernel/sched/core.c min_cfs_quota_period).
 const minQuotaUs = 1000;
 

@@ -6,7 +6,7 @@ import type { AgentPod } from '../model/pod.ts';
 // The files of volumes that hold API data. Throws AgentErrors in kubelet's words; none of them has I/O.
 
 /** One file. Where no mode is asked for, the volume's. */
-export interface PayloadFile {
+interface PayloadFile {
   readonly data: Uint8Array;
   readonly mode: number;
   /** Only tokens have an owner of their own. */

@@ -65,7 +65,7 @@ export type VolumeAction =
     };
 
 /** Why a volume is not as it should be. `blocking`: the pod cannot start its containers; else it lives on old content. */
-export interface WaitingVolume {
+interface WaitingVolume {
   readonly volume: string;
   readonly reason: string;
   readonly blocking: boolean;
@@ -232,7 +232,7 @@ function usableToken(state: TokenState, now: number): Known<string> {
 }
 
 /** Tells contents apart: paths, bytes, modes and owners. */
-export function fingerprintOf(files: Payload): string {
+function fingerprintOf(files: Payload): string {
   const hash = createHash('sha256');
   for (const path of [...files.keys()].sort()) {
     const file = files.get(path);

@@ -35,7 +35,7 @@ export interface WatchedObjects<T> {
 }
 
 /** What lies on the disk below the root directory (drivers/mounts/volume-disk.ts). */
-export type VolumeDisk = Pick<
+type VolumeDisk = Pick<
   typeof import('../drivers/mounts/volume-disk.ts'),
   | 'makeVolumeDirectory'
   | 'makeMountPoints'
@@ -83,9 +83,9 @@ export interface VolumesOptions {
 }
 
 /** Where a pod's volumes are: volume name → path on the node (images have none). */
-export type PodVolumes = ReadonlyMap<string, string>;
+type PodVolumes = ReadonlyMap<string, string>;
 
-export interface MountsForOptions {
+interface MountsForOptions {
   /** Expands a subPathExpr with the container's environment. */
   readonly expandSubPath: (expression: string) => { readonly path: string; readonly missing: readonly string[] };
   /** The runtime handler can make mounts read-only all the way down. */

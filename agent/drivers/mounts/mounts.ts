@@ -1,15 +1,14 @@
 import { spawn } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { AgentError } from '../../base/errors.ts';
 import { fromFsError, isErrno } from '../sys/errno.ts';
 import { MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REC, MS_REMOUNT, mount } from '../sys/libc.ts';
 import { canHang, type MountEntry, mountHolding, mountsUnder, parseMountinfo } from './mountinfo.ts';
 import { type FileType, type OperationName, type Operations, operations } from './operations.ts';
 
-export type { FileType } from './operations.ts';
-
-export interface TmpfsOptions {
+interface TmpfsOptions {
   /** Bytes; undefined leaves the kernel's default, half of the memory. */
   readonly sizeBytes?: number | undefined;
   /** Keep its pages out of swap where the kernel can (6.4 and later); secrets go on such a one. */
@@ -50,7 +49,7 @@ export async function readMountinfo(): Promise<MountEntry[]> {
 }
 
 export function openMounts(options: MountsOptions = {}): Mounts {
-  const childCommand = options.childCommand ?? [process.execPath, path.join(import.meta.dirname, 'child.ts')];
+  const childCommand = options.childCommand ?? [process.execPath, fileURLToPath(import.meta.resolve('./child.ts'))];
   let noswapWorks: boolean | undefined;
 
   /** True when a call on `target` could wait for a server: it lies on, holds, or may lead through a symbolic link to a remote file system. */
