@@ -286,7 +286,8 @@ async function purge(deps: ApplyDeps, pod: AgentPod, runtime: RuntimePod, signal
     }),
   );
   await Promise.all(runtime.sandboxes.map((s) => absent(deps.cri.removePodSandbox({ pod_sandbox_id: s.id }, signal))));
-  await rm(podLogDirectory(deps.podLogsDir, pod.metadata), { recursive: true, force: true });
+  // A pod of which only a folder is left has no name to find its logs by; its logs, if any, are a leftover of their own.
+  if (pod.metadata.name !== '') await rm(podLogDirectory(deps.podLogsDir, pod.metadata), { recursive: true, force: true });
   await deps.removePodDir(pod.metadata.uid, signal);
 }
 

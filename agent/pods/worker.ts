@@ -81,8 +81,12 @@ export interface PodsOptions {
   readonly crashPolicy: BackoffPolicy;
   /** The status last published by an earlier run of the agent, for pods that no API server remembers. */
   readonly remembered: (uid: string) => PodStatus | undefined;
+  /** Told each status that is worked out, so that `remembered` can give it after a restart. */
+  readonly remember: (uid: string, status: PodStatus) => void;
   /** Called when everything of a pod is gone and it is forgotten. */
   readonly forgotten: (uid: string) => void;
+  /** Pods that have left something on this node (folders, logs, cgroups), known or not. */
+  readonly leftovers: () => Promise<readonly { uid: string; namespace: string; name: string }[]>;
 }
 
 export interface Pods extends AsyncDisposable {
@@ -122,6 +126,7 @@ type MutableWork = { -readonly [K in keyof PodWork]: PodWork[K] } & {
 // Failed steps are tried again after this, doubling; what they wait for usually announces itself earlier (a watched object, an event of the runtime).
 const retryPolicy: BackoffPolicy = { initialMs: 500, maxMs: 10_000 };
 const keptSteps = 64;
+const leftoverAuditMs = 120_000;
 
 function freshWork(): MutableWork {
   return {
@@ -147,6 +152,8 @@ export function startPods(options: PodsOptions): Pods {
   const machines = new Map<string, Machine>();
   const statuses = new Table<PodStatusRow>('statuses');
   const underWay = new Set<Promise<void>>();
+  // Pods of which only folders, logs or cgroups are left: to be cleaned up like any other that has ended.
+  const leftBehind = new Map<string, RuntimePod>();
   using stack = new DisposableStack();
 
   const loop: Loop = startLoop({
@@ -175,7 +182,26 @@ export function startPods(options: PodsOptions): Pods {
   stack.use(specs.onSynced(everyone));
   stack.use(runtime.onSynced(everyone));
   everyone();
+  const audit = auditLoop();
   const subscriptions = stack.move();
+
+  async function auditLoop(): Promise<void> {
+    while (!options.signal.aborted) {
+      if (specs.synced && runtime.synced) {
+        try {
+          for (const { uid, namespace, name } of await options.leftovers()) {
+            if (machines.has(uid) || specs.has(uid) || runtime.has(uid)) continue;
+            log.info({ podUid: uid, pod: `${namespace}/${name}` }, 'cleaning up what a pod left behind');
+            leftBehind.set(uid, { uid, namespace, name, sandboxes: [], containers: [] });
+            loop.enqueue(uid);
+          }
+        } catch (error) {
+          log.warn({ err: messageOf(error) }, 'could not look for what pods left behind');
+        }
+      }
+      await clock.sleep(specs.synced && runtime.synced ? leftoverAuditMs : 1000, options.signal).catch(() => undefined);
+    }
+  }
 
   /** What the runtime holds of a pod: nothing, once it has been looked at as a whole and the pod was not there. */
   function seen(uid: string): RuntimePod | undefined {
@@ -193,10 +219,11 @@ export function startPods(options: PodsOptions): Pods {
       return known;
     }
     if (row === undefined) {
-      const orphan = runtime.get(uid);
-      // Unknown is not unwanted: only a complete list of what is wanted makes an orphan.
-      if (orphan === undefined || !specs.synced) return undefined;
-      return enter(uid, orphanPod(orphan), 'api', false);
+      // Unknown is not unwanted: only complete lists make an orphan.
+      if (!specs.synced || !runtime.synced) return undefined;
+      const orphan = runtime.get(uid) ?? leftBehind.get(uid);
+      leftBehind.delete(uid);
+      return orphan === undefined ? undefined : enter(uid, orphanPod(orphan), 'api', false);
     }
     // Whether it already runs here decides about admission.
     if (!runtime.synced) return undefined;
@@ -507,6 +534,7 @@ export function startPods(options: PodsOptions): Pods {
     if (last !== undefined && last.cleanedUp === cleanedUp && last.pod === pod && JSON.stringify(last.status) === JSON.stringify(status))
       return;
     statuses.set(uid, { pod, status, cleanedUp });
+    options.remember(uid, status);
   }
 
   /** Why containers wait, in the words of status; a BackOff event goes out once per wait. */
@@ -576,7 +604,7 @@ export function startPods(options: PodsOptions): Pods {
     async [Symbol.asyncDispose]() {
       subscriptions.dispose();
       await loop[Symbol.asyncDispose]();
-      await Promise.allSettled(underWay);
+      await Promise.allSettled([...underWay, audit]);
     },
   };
 }

@@ -6,33 +6,38 @@ import { AgentError, hasCode, messageOf } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
 import { type ReadonlyTable, Table } from '../../base/table.ts';
 import { type Config, isEnabled } from '../../config/config.ts';
-import { encodeKubeletConfiguration, parseCpuSet } from '../../config/kubelet-configuration.ts';
+import { encodeKubeletConfiguration } from '../../config/kubelet-configuration.ts';
+import { nodeNameOf, nodeSettings } from '../../config/node-settings.ts';
 import { openCgroups } from '../../drivers/cgroup/cgroups.ts';
 import { type CriClient, connectCri } from '../../drivers/cri/client.ts';
+import { openJournal } from '../../drivers/journal/journal.ts';
 import { createKubeClient, type KubeClient, pathOf } from '../../drivers/kube/client.ts';
 import { createEventRecorder, type EventRecorder } from '../../drivers/kube/events.ts';
 import { createObjects } from '../../drivers/kube/objects.ts';
 import { reflect } from '../../drivers/kube/reflector.ts';
+import { podLogFolders } from '../../drivers/logs/folders.ts';
 import { readContainerLog } from '../../drivers/logs/read.ts';
 import { openMounts } from '../../drivers/mounts/mounts.ts';
 import * as volumeDisk from '../../drivers/mounts/volume-disk.ts';
 import { hostName, readMachine, readNetwork, resolveHost } from '../../drivers/proc/machine.ts';
-import type { Pod, RuntimeClass, Service, SubjectAccessReview, TokenRequest, TokenReview } from '../../model/generated/api.ts';
+import type { Pod, PodStatus, RuntimeClass, Service, SubjectAccessReview, TokenRequest, TokenReview } from '../../model/generated/api.ts';
 import { type AgentNode, type AgentPod, isMirrorPod } from '../../model/pod.ts';
 import { parseQuantity } from '../../model/quantity.ts';
 import { podLimits } from '../../model/resources.ts';
-import { cgroupCapacity, type ReservationConfig } from '../../node/capacity.ts';
-import { type NodeConfig, startNode } from '../../node/worker.ts';
+import { cgroupCapacity } from '../../node/capacity.ts';
+import { startNode } from '../../node/worker.ts';
 import { admitPod } from '../../pods/admission.ts';
 import type { DnsSettings } from '../../pods/dns.ts';
 import { parseResolvConf } from '../../pods/dns.ts';
 import { expandAll } from '../../pods/env-expand.ts';
+import { leftovers } from '../../pods/leftovers.ts';
 import type { Ending } from '../../pods/lifecycle.ts';
 import type { RuntimePod } from '../../pods/observed.ts';
 import { watchRuntime } from '../../pods/runtime-watch.ts';
 import { mergeSources } from '../../pods/sources.ts';
 import { startStatusWriter } from '../../pods/status-writer.ts';
 import { type PodSpecRow, type PodsOptions, startPods } from '../../pods/worker.ts';
+import type { ProbeVerdicts } from '../../probes/verdict.ts';
 import { startProbes } from '../../probes/worker.ts';
 import { cgroupTree } from '../../resources/cgroup-names.ts';
 import type { ContainerPolicy } from '../../resources/container-resources.ts';
@@ -71,7 +76,7 @@ interface Cluster {
  */
 export async function runNode(config: Config, log: Log, outer: AbortSignal): Promise<void> {
   const kc = config.kubelet;
-  const nodeName = (config.hostnameOverride ?? hostName()).trim().toLowerCase();
+  const nodeName = nodeNameOf(config, hostName());
   await using stack = new AsyncDisposableStack();
   const controller = new AbortController();
   const onOuter = (): void => controller.abort(outer.reason);
@@ -99,6 +104,7 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     cgroupDriverOf(cri, kc.cgroupDriver, log, signal),
     runtimeNameOf(cri, log, signal),
   ]);
+  checkMachine(config, cgroups.version, machine.swapBytes);
   const mounts = openMounts();
 
   const cluster = config.kubeconfig === undefined ? undefined : await openCluster(config, nodeName, stack, log, signal);
@@ -112,7 +118,6 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     cluster?.recorder.event(nodeRef, type, reason, message);
   };
 
-  const reservations = reservationConfig(config);
   const sources: ReadonlyTable<PodSpecRow>[] = cluster === undefined ? [] : [cluster.pods];
   const specs = stack.use(mergeSources(sources)).table;
 
@@ -120,6 +125,14 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
   const runtime = new Table<RuntimePod>('runtime');
   const runtimeWatch = stack.use(watchRuntime({ cri, clock, log, table: runtime, signal, auditIntervalMs, relistIntervalMs }));
 
+  // Declared so that the scheduler places pods that need them here (KEP-5328): only what this agent really does.
+  const nodeConfig = nodeSettings(config, {
+    hostname: hostName(),
+    architecture: machine.architecture,
+    port: kc.port,
+    features: [],
+    resetExtendedResources: false,
+  });
   const tree = kc.cgroupsPerQOS ? cgroupTree(cgroupDriver, kc.cgroupRoot) : undefined;
   const resources = stack.use(
     startResources({
@@ -142,7 +155,7 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
       log,
       signal,
       admitted: specs,
-      capacity: () => cgroupCapacity(machine, reservations),
+      capacity: () => cgroupCapacity(machine, nodeConfig),
       event: nodeEvent,
     }),
   );
@@ -150,27 +163,6 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
 
   // The node itself.
   let runtimeStatus: StatusResponse | undefined;
-  const nodeConfig: NodeConfig = {
-    ...reservations,
-    nodeName,
-    hostname: config.hostnameOverride ?? hostName(),
-    architecture: machine.architecture,
-    nodeLabels: config.nodeLabels,
-    registerWithTaints: kc.registerWithTaints,
-    providerID: kc.providerID,
-    nodeIPs: config.nodeIPs,
-    cloudProviderExternal: config.cloudProviderExternal,
-    enableControllerAttachDetach: kc.enableControllerAttachDetach,
-    registerNode: kc.registerNode,
-    nodeStatusUpdateFrequencyMs: kc.nodeStatusUpdateFrequency,
-    nodeStatusReportFrequencyMs: kc.nodeStatusReportFrequency,
-    nodeLeaseDurationSeconds: kc.nodeLeaseDurationSeconds,
-    nodeStatusMaxImages: kc.nodeStatusMaxImages,
-    port: kc.port,
-    podCidr: kc.podCIDR,
-    declaredFeatures: undefined,
-    resetExtendedResources: false,
-  };
   const node = stack.use(
     startNode({
       client: cluster?.client,
@@ -242,6 +234,8 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
 
   // Pods.
   const endings = new Table<Ending>('endings');
+  const statusJournal = stack.use(await openJournal<PodStatus>(join(config.rootDir, 'keelson', 'statuses'), log));
+  const verdictJournal = stack.use(await openJournal<ProbeVerdicts>(join(config.rootDir, 'keelson', 'verdicts'), log));
   const { verdicts } = stack.use(
     startProbes({
       clock,
@@ -254,6 +248,7 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
       execSync: (request, s) => cri.execSync(request, s),
       expand: expandAll,
       event: recordEvent,
+      journal: verdictJournal,
     }),
   );
   const policy: ContainerPolicy = {
@@ -315,8 +310,13 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
       initialMs: Math.min(10_000, kc.crashLoopBackOff.maxContainerRestartPeriod ?? 10_000),
       maxMs: kc.crashLoopBackOff.maxContainerRestartPeriod ?? 300_000,
     },
-    remembered: () => undefined,
-    forgotten: (uid) => images.forgetPod(uid),
+    remembered: (uid) => statusJournal.get(uid),
+    remember: (uid, status) => statusJournal.set(uid, status),
+    forgotten: (uid) => {
+      images.forgetPod(uid);
+      statusJournal.delete(uid);
+    },
+    leftovers: async () => leftovers(volumes.listPodsOnDisk(), await resources.listPodCgroups(), await podLogFolders(kc.podLogsDir)),
   };
   const pods = stack.use(startPods(podsOptions));
   stack.use(volumes.onChange((uid) => pods.poke(uid)));
@@ -369,7 +369,7 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
         userAgent,
         certDir: config.certDir,
         nodeName,
-        hostname: config.hostnameOverride ?? hostName(),
+        hostname: nodeName,
         addresses: () => node.node()?.status?.addresses ?? [],
         tlsCertFile: kc.tlsCertFile || undefined,
         tlsPrivateKeyFile: kc.tlsPrivateKeyFile || undefined,
@@ -425,12 +425,27 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     );
   }
   log.info({ node: nodeName, runtime: runtimeName, standalone: cluster === undefined }, 'node agent started');
-  nodeEvent('Normal', 'Starting', 'Starting kubelet.');
   await new Promise<void>((resolve) => {
     if (signal.aborted) resolve();
     signal.addEventListener('abort', () => resolve(), { once: true });
   });
   log.info({}, 'node agent stops; containers run on');
+}
+
+/** Refuses a machine that the configuration says must not be used. Throws AgentError NotSupported with kubelet's words and the way out. */
+function checkMachine(config: Config, cgroupVersion: 1 | 2, swapBytes: number): void {
+  if (config.kubelet.failCgroupV1 && cgroupVersion === 1) {
+    throw new AgentError(
+      'NotSupported',
+      'kubelet is configured to not run on a host using cgroup v1. cgroup v1 support is in maintenance mode; set failCgroupV1: false in the KubeletConfiguration to run here all the same',
+    );
+  }
+  if (config.kubelet.failSwapOn && swapBytes > 0) {
+    throw new AgentError(
+      'NotSupported',
+      'running with swap on is not supported, please disable swap (swapoff -a) or set failSwapOn: false in the KubeletConfiguration',
+    );
+  }
 }
 
 /** What the relist's age says about the node, in kubelet's words. */
@@ -509,18 +524,4 @@ async function runtimeNameOf(cri: CriClient, log: Log, signal: AbortSignal): Pro
       await clock.sleep(1000, signal);
     }
   }
-}
-
-function reservationConfig(config: Config): ReservationConfig {
-  const kc = config.kubelet;
-  return {
-    maxPods: kc.maxPods,
-    podsPerCore: kc.podsPerCore,
-    systemReserved: kc.systemReserved,
-    kubeReserved: kc.kubeReserved,
-    reservedCpuCount: kc.reservedSystemCPUs === '' ? 0 : (parseCpuSet(kc.reservedSystemCPUs)?.size ?? 0),
-    evictionHard: kc.evictionHard,
-    allocatableIgnoresEviction: config.allocatableIgnoresEviction,
-    localStorageCapacityIsolation: kc.localStorageCapacityIsolation,
-  };
 }
