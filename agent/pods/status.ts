@@ -130,7 +130,7 @@ function containerStatus(input: StatusInput, container: Container, kind: 'init' 
     status.state = { waiting: { reason: why.reason, message: why.message } };
   }
   if (input.starting.has(container.name) && status.state?.running !== undefined) {
-    status.state = { waiting: { reason: 'ContainerCreating' } };
+    status.state = { waiting: { reason: creatingReason(input.pod) } };
   }
   addReadiness(input, container, kind, latest, status, old);
   return status;
@@ -145,7 +145,7 @@ function absentStatus(input: StatusInput, container: Container, kind: string, ol
   const { pod, runtime } = input;
   const base = baseStatus(container, old);
   if (old?.state?.terminated !== undefined) return { ...old, ready: false, started: false };
-  const reason = (pod.spec.initContainers ?? []).length > 0 ? 'PodInitializing' : 'ContainerCreating';
+  const reason = creatingReason(pod);
   const waiting: ContainerStatus = {
     ...base,
     restartCount: old?.restartCount ?? 0,
@@ -181,6 +181,11 @@ function absentStatus(input: StatusInput, container: Container, kind: string, ol
     restartCount: waiting.restartCount + (pod.metadata.deletionTimestamp === undefined ? 1 : 0),
     lastState: { terminated: lost },
   };
+}
+
+/** Why a container waits that has not been started yet. */
+function creatingReason(pod: AgentPod): string {
+  return (pod.spec.initContainers ?? []).length > 0 ? 'PodInitializing' : 'ContainerCreating';
 }
 
 function baseStatus(container: Container, old: ContainerStatus | undefined): Omit<ContainerStatus, 'state' | 'lastState' | 'restartCount'> {
@@ -229,7 +234,7 @@ function stateOf(input: StatusInput, c: RuntimeContainer, old: ContainerStatus |
     case 'running':
       return { running: { startedAt: apiTime(c.startedAt) } };
     case 'created':
-      return { waiting: { reason: 'ContainerCreating' } };
+      return { waiting: { reason: creatingReason(input.pod) } };
     case 'exited': {
       const budget = Math.floor(maxMessageBytes / Math.max(1, countContainers(input.pod)));
       return {

@@ -66,7 +66,9 @@ export function createPodApply(options: PodApplyOptions): ApplyDeps {
     if (known !== undefined) return known;
     const { image } = await cri.imageStatus({ image: { image: imageRef } }, signal);
     if (image === undefined) throw new AgentError('CreateContainerConfigError', `image ${imageRef} is no longer on this node`);
-    const user: ImageUser = { uid: image.uid?.value, username: image.username ?? '' };
+    const username = image.username ?? '';
+    // An image that names no user runs as root (kuberuntime getImageUser).
+    const user: ImageUser = { uid: image.uid?.value ?? (username === '' ? 0 : undefined), username };
     if (imageUsers.size > 1000) imageUsers.clear();
     imageUsers.set(imageRef, user);
     return user;
