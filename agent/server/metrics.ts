@@ -50,7 +50,7 @@ export interface MetricsRegistry {
 export const metricsContentType = 'text/plain; version=0.0.4; charset=utf-8';
 
 // Prometheus' default buckets, in seconds.
-export const defaultBuckets: readonly number[] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
+const defaultBuckets: readonly number[] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
 
 /** `count` bucket bounds, each `factor` times the last. */
 export function exponentialBuckets(start: number, factor: number, count: number): number[] {

@@ -1,18 +1,22 @@
 import type { MetricsRegistry } from './metrics.ts';
 
-/** The agent's process itself, under the names that every Prometheus client uses. `startedAtWall` in ms since the epoch. */
-export function registerProcessMetrics(registry: MetricsRegistry, startedAtWall: number): void {
+/** What the process has used so far. */
+export interface ProcessUsage {
+  readonly cpuSeconds: number;
+  readonly residentBytes: number;
+}
+
+/** The agent's process itself, under the names that every Prometheus client uses. `startedAtWall` in ms since the epoch; `usage` is asked at each scrape. */
+export function registerProcessMetrics(registry: MetricsRegistry, startedAtWall: number, usage: () => ProcessUsage): void {
   registry.collect(
     { name: 'process_start_time_seconds', help: 'Start time of the process since unix epoch in seconds.', type: 'gauge' },
     () => [{ value: startedAtWall / 1000 }],
   );
-  registry.collect(
-    { name: 'process_cpu_seconds_total', help: 'Total user and system CPU time spent in seconds.', type: 'counter' },
-    // cpuUsage counts µs
-    () => [{ value: (process.cpuUsage().user + process.cpuUsage().system) / 1e6 }],
-  );
+  registry.collect({ name: 'process_cpu_seconds_total', help: 'Total user and system CPU time spent in seconds.', type: 'counter' }, () => [
+    { value: usage().cpuSeconds },
+  ]);
   registry.collect({ name: 'process_resident_memory_bytes', help: 'Resident memory size in bytes.', type: 'gauge' }, () => [
-    { value: process.memoryUsage.rss() },
+    { value: usage().residentBytes },
   ]);
 }
 
