@@ -1,0 +1,255 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { hasCode } from '../../../agent/base/errors.ts';
+import { type ManifestContext, parseManifest } from '../../../agent/pods/static-pod.ts';
+
+const context: ManifestContext = {
+  origin: '/manifests/web.yaml',
+  source: 'file',
+  nodeName: 'Node-1',
+  now: Date.UTC(2026, 0, 2, 3, 4, 5),
+  unknownFields: 'refuse',
+  allowApiReferences: false,
+};
+
+const plain = 'apiVersion: v1\nkind: Pod\nmetadata:\n  name: web\nspec:\n  containers:\n  - name: app\n    image: busybox:1\n';
+
+function one(text: string, overrides: Partial<ManifestContext> = {}) {
+  const { pods } = parseManifest(text, { ...context, ...overrides });
+  const [pod] = pods;
+  assert.ok(pod);
+  assert.equal(pods.length, 1);
+  return pod;
+}
+
+test("a pod gets the node's name, an identity and what the API server would fill in", () => {
+  const pod = one(plain);
+  const { uid } = pod.metadata;
+  assert.match(uid, /^[0-9a-f]{32}$/);
+  assert.deepEqual(pod, {
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: {
+      name: 'web-node-1',
+      namespace: 'default',
+      uid,
+      annotations: {
+        'kubernetes.io/config.hash': uid,
+        'kubernetes.io/config.source': 'file',
+        'kubernetes.io/config.seen': '2026-01-02T03:04:05.000Z',
+      },
+    },
+    spec: {
+      containers: [
+        {
+          name: 'app',
+          image: 'busybox:1',
+          imagePullPolicy: 'IfNotPresent',
+          terminationMessagePath: '/dev/termination-log',
+          terminationMessagePolicy: 'File',
+          resources: {},
+        },
+      ],
+      restartPolicy: 'Always',
+      dnsPolicy: 'ClusterFirst',
+      terminationGracePeriodSeconds: 30,
+      schedulerName: 'default-scheduler',
+      enableServiceLinks: true,
+      securityContext: {},
+      nodeName: 'Node-1',
+      tolerations: [{ operator: 'Exists', effect: 'NoExecute' }],
+    },
+    status: { phase: 'Pending' },
+  });
+});
+
+test('defaults of ports, probes, volumes, resources and host networking', () => {
+  const pod = one(`
+apiVersion: v1
+kind: Pod
+metadata: {name: web, creationTimestamp: null}
+spec:
+  hostNetwork: true
+  containers:
+  - name: app
+    image: busybox
+    ports: [{containerPort: 80}]
+    resources: {limits: {cpu: 1, memory: 64Mi}, requests: {memory: 32Mi}}
+    readinessProbe: {httpGet: {port: 80}}
+    env: [{name: IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}]
+    volumeMounts: [{name: tmp, mountPath: /tmp}, {name: info, mountPath: /info}]
+  volumes:
+  - name: tmp
+  - name: host
+    hostPath: {path: /srv}
+  - name: info
+    downwardAPI: {items: [{path: labels, fieldRef: {fieldPath: metadata.labels}}], defaultMode: 0600}
+status: {}
+`);
+  const [app] = pod.spec.containers;
+  assert.equal(app?.imagePullPolicy, 'Always');
+  assert.deepEqual(app?.ports, [{ containerPort: 80, protocol: 'TCP', hostPort: 80 }]);
+  assert.deepEqual(app?.resources, { limits: { cpu: '1', memory: '64Mi' }, requests: { cpu: '1', memory: '32Mi' } });
+  assert.deepEqual(app?.readinessProbe, {
+    httpGet: { port: 80, path: '/', scheme: 'HTTP' },
+    timeoutSeconds: 1,
+    periodSeconds: 10,
+    successThreshold: 1,
+    failureThreshold: 3,
+  });
+  assert.equal(app?.env?.[0]?.valueFrom?.fieldRef?.apiVersion, 'v1');
+  assert.deepEqual(pod.spec.volumes, [
+    { name: 'tmp', emptyDir: {} },
+    { name: 'host', hostPath: { path: '/srv', type: '' } },
+    {
+      name: 'info',
+      downwardAPI: { items: [{ path: 'labels', fieldRef: { fieldPath: 'metadata.labels', apiVersion: 'v1' } }], defaultMode: 0o600 },
+    },
+  ]);
+});
+
+test('the UID follows what the manifest says and where it lies, not how it is written', () => {
+  const { uid } = one(plain).metadata;
+  assert.equal(one(plain.replace('spec:', '# a comment\nspec:')).metadata.uid, uid);
+  const json = '{"kind":"Pod","apiVersion":"v1","spec":{"containers":[{"image":"busybox:1","name":"app"}]},"metadata":{"name":"web"}}';
+  assert.equal(one(json).metadata.uid, uid);
+  assert.notEqual(one(plain.replace('busybox:1', 'busybox:2')).metadata.uid, uid);
+  assert.notEqual(one(plain, { origin: '/manifests/other.yaml' }).metadata.uid, uid);
+  assert.notEqual(one(plain, { nodeName: 'node-2' }).metadata.uid, uid);
+  assert.equal(one(plain.replace('name: web', 'name: web\n  uid: my-own')).metadata.uid, 'my-own');
+});
+
+test('lists, and pods from a URL', () => {
+  const item = plain.replace('apiVersion: v1\nkind: Pod\n', '').replaceAll('\n', '\n  ');
+  const { pods } = parseManifest(
+    `apiVersion: v1\nkind: PodList\nitems:\n- ${item}\n- ${item.replace('name: web', 'name: other')}`,
+    context,
+  );
+  assert.deepEqual(
+    pods.map((p) => p.metadata.name),
+    ['web-node-1', 'other-node-1'],
+  );
+  const pod = one(plain, { source: 'http', origin: 'http://127.0.0.1/pods' });
+  assert.equal(pod.metadata.annotations?.['kubernetes.io/config.source'], 'http');
+  assert.equal(pod.spec.tolerations, undefined);
+  assert.deepEqual(parseManifest(`${plain}---\n${plain}`, context).warnings, [
+    '/manifests/web.yaml: only the first YAML document is used; put the other 1 into files of their own',
+  ]);
+});
+
+const container = (rest: string): string => plain + rest.replace(/^/gm, '    ');
+const spec = (rest: string): string => plain + rest.replace(/^/gm, '  ');
+
+const refused: readonly (readonly [what: string, text: string, problem: string])[] = [
+  ['nothing', '', 'the file is empty: it should hold a Pod'],
+  ['broken YAML', 'a: [', 'Flow sequence in block collection must be sufficiently indented and end with a ] at line 1, column 5'],
+  [
+    'another kind',
+    plain.replace('kind: Pod', 'kind: Deployment'),
+    'only Pods can run from a manifest (apiVersion: v1, kind: Pod, PodList or List), not apiVersion, kind: v1 Deployment',
+  ],
+  ['no name', plain.replace('  name: web', '  labels: {a: b}'), 'metadata.name: required'],
+  ['a bad name', plain.replace('name: web', 'name: Web_1'), 'metadata.name: "Web_1-node-1" is no name'],
+  ['an unknown field', container('comand: [sh]'), 'spec.containers[0].comand: unknown field'],
+  ['an unknown field at the top', `${plain}spek: {}\n`, 'spek: unknown field'],
+  [
+    'a number for text',
+    plain.replace('name: web', 'name: web\n  labels: {version: 1.20}'),
+    'metadata.labels[version]: must be text (quote it), not 1.2',
+  ],
+  ['text for a list', container('command: sh'), 'spec.containers[0].command: must be a list, not "sh"'],
+  ['no container', plain.replace(/ {2}containers:[\s\S]*/, '  containers: []\n'), 'spec.containers: must have at least one container'],
+  ['no containers', plain.replace(/ {2}containers:[\s\S]*/, '  hostNetwork: true\n'), 'spec.containers: required'],
+  ['two of one name', spec('- name: app\n  image: x'), 'spec.containers[1].name: "app" is there twice'],
+  ['no image', plain.replace('    image: busybox:1\n', ''), 'spec.containers[0].image: required'],
+  [
+    'an unknown volume',
+    container('volumeMounts: [{name: data, mountPath: /data}]'),
+    'spec.containers[0].volumeMounts[0].name: the pod has no volume "data"',
+  ],
+  ['an unknown policy', spec('restartPolicy: Sometimes'), 'spec.restartPolicy: must be one of Always, OnFailure, Never, not "Sometimes"'],
+  [
+    'requests over limits',
+    container('resources: {limits: {cpu: 1}, requests: {cpu: 2}}'),
+    'spec.containers[0].resources.requests[cpu]: 2 is more than the limit of 1',
+  ],
+  [
+    'a quantity that is none',
+    container('resources: {limits: {cpu: much}}'),
+    'spec.containers[0].resources.limits[cpu]: must be a quantity such as 100m or 64Mi, not "much"',
+  ],
+  [
+    'a probe of two kinds',
+    container('livenessProbe: {exec: {command: [a]}, tcpSocket: {port: 1}}'),
+    'spec.containers[0].livenessProbe: must have exactly one of',
+  ],
+  [
+    'a Secret in the environment',
+    container('env: [{name: A, valueFrom: {secretKeyRef: {name: s, key: k}}}]'),
+    'spec.containers[0].env[0].valueFrom.secretKeyRef: static pods may not reference secrets',
+  ],
+  [
+    'a ConfigMap as environment',
+    container('envFrom: [{configMapRef: {name: c}}]'),
+    'spec.containers[0].envFrom[0].configMapRef: static pods may not reference configmaps',
+  ],
+  [
+    'a Secret volume',
+    spec('volumes: [{name: s, secret: {secretName: s}}]'),
+    'spec.volumes[0].secret: static pods may not reference secrets (via secret volumes)',
+  ],
+  [
+    'a claim',
+    spec('volumes: [{name: s, persistentVolumeClaim: {claimName: c}}]'),
+    'spec.volumes[0].persistentVolumeClaim: static pods may not reference persistentvolumeclaims',
+  ],
+  [
+    'a token',
+    spec('volumes: [{name: t, projected: {sources: [{serviceAccountToken: {path: t}}]}}]'),
+    'spec.volumes[0].projected.sources[0].serviceAccountToken: static pods may not reference serviceaccounts (via projected volumes)',
+  ],
+  ['a service account', spec('serviceAccountName: me'), 'spec.serviceAccountName: static pods may not reference serviceaccounts'],
+  ['pull secrets', spec('imagePullSecrets: [{name: s}]'), 'spec.imagePullSecrets: static pods may not reference secrets'],
+  [
+    'a resource claim',
+    spec('resourceClaims: [{name: gpu, resourceClaimName: gpu}]'),
+    'spec.resourceClaims: static pods may not reference resourceclaims',
+  ],
+];
+
+for (const [what, text, problem] of refused) {
+  test(`refused: ${what}`, () => {
+    assert.throws(
+      () => parseManifest(text, context),
+      (error: unknown) => {
+        assert.ok(hasCode(error, 'InvalidManifest'), String(error));
+        assert.ok(error.message.startsWith('/manifests/web.yaml: '), error.message);
+        assert.ok(error.message.includes(problem), `${error.message}\nlacks: ${problem}`);
+        return true;
+      },
+    );
+  });
+}
+
+test('every problem is told at once', () => {
+  assert.throws(
+    () => parseManifest(container('comand: [sh]\nimagePullPolicy: Rarely\nvolumeMounts: [{name: x, mountPath: /x}]'), context),
+    {
+      message:
+        '/manifests/web.yaml: spec.containers[0].comand: unknown field; ' +
+        'spec.containers[0].imagePullPolicy: must be one of Always, IfNotPresent, Never, not "Rarely"; ' +
+        'spec.containers[0].volumeMounts[0].name: the pod has no volume "x"',
+    },
+  );
+});
+
+test('in a cluster an unknown field is only told, and with the gate off API objects may be named', () => {
+  const { pods, warnings } = parseManifest(container('comand: [sh]'), { ...context, unknownFields: 'warn' });
+  assert.equal(pods.length, 1);
+  assert.deepEqual(warnings, ['/manifests/web.yaml: spec.containers[0].comand: unknown field, ignored']);
+  assert.equal(one(spec('serviceAccountName: me'), { allowApiReferences: true }).spec.serviceAccountName, 'me');
+});
+
+test('what looks like a date in YAML stays text', () => {
+  assert.equal(one(plain.replace('name: web', 'name: web\n  labels: {day: 2026-01-02}')).metadata.labels?.day, '2026-01-02');
+});
