@@ -231,7 +231,7 @@ const allowedLabels: ReadonlySet<string> = new Set([
 const allowedNamespaces = ['kubelet.kubernetes.io', 'node.kubernetes.io'];
 
 /** What is wrong with the labels of --node-labels, in upstream's words; undefined when nothing is. */
-export function checkNodeLabels(labels: Readonly<Record<string, string>>): string | undefined {
+function checkNodeLabels(labels: Readonly<Record<string, string>>): string | undefined {
   const within = (namespace: string, domain: string): boolean => namespace === domain || namespace.endsWith(`.${domain}`);
   const unknown = Object.keys(labels).filter((key) => {
     const namespace = key.includes('/') ? (key.split('/')[0] ?? '') : '';

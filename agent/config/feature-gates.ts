@@ -265,7 +265,7 @@ const honoured: ReadonlySet<string> = new Set<FeatureGateName>([
 ]);
 
 /** What Kubernetes 1.36 says about a gate; undefined for a name it doesn't know. */
-export function featureGate(name: string): FeatureGate | undefined {
+function featureGate(name: string): FeatureGate | undefined {
   const text = Object.hasOwn(facts, name) ? facts[name as FeatureGateName] : undefined;
   if (text === undefined) return undefined;
   const words = text.split(' ');

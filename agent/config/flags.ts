@@ -259,7 +259,7 @@ const proxyOnly: Support = {
 };
 
 /** Every flag that `keelson run` knows. */
-export const flags: ReadonlyMap<string, Flag> = new Map(
+const flags: ReadonlyMap<string, Flag> = new Map(
   [
     ...fieldFlags.map(
       ([name, kind, field]): Flag => ({ name, kind, field, support: honoured, help: `sets ${field} of KubeletConfiguration` }),
@@ -471,7 +471,7 @@ function pairs(text: string, separator: string, problem: string): Record<string,
 }
 
 /** Taints of `key=value:Effect,key:Effect` (pkg/util/taints). Throws AgentError InvalidFlag. */
-export function parseTaints(text: string): { key: string; value?: string; effect: string }[] {
+function parseTaints(text: string): { key: string; value?: string; effect: string }[] {
   const taints: { key: string; value?: string; effect: string }[] = [];
   for (const spec of text.split(',')) {
     const match = /^([^:=]+)(?:=([^:=]*))?:([^:]*)$/.exec(spec);

@@ -293,7 +293,7 @@ export function reloadOf(field: KubeletField): Reload {
 export const kubeletFields = Object.keys(shape) as readonly KubeletField[];
 
 /** The hard eviction thresholds of a kubelet on Linux that sets none (pkg/kubelet/eviction/defaults_linux.go). */
-export const defaultEvictionHard: Readonly<Record<string, string>> = {
+const defaultEvictionHard: Readonly<Record<string, string>> = {
   'memory.available': '100Mi',
   'nodefs.available': '10%',
   'nodefs.inodesFree': '5%',

@@ -1,7 +1,7 @@
 import { type AgentPod, isMirrorPod, isStaticPod } from './pod.ts';
 
 // Pods at or above this priority are critical to the system (pkg/apis/scheduling SystemCriticalPriority).
-export const systemCriticalPriority = 2_000_000_000;
+const systemCriticalPriority = 2_000_000_000;
 
 /** True for static pods, mirrors, and pods of system-critical priority: admission preempts for them and eviction spares them. */
 export function isCriticalPod(pod: AgentPod): boolean {

@@ -6,7 +6,7 @@ import { addQuantity, compareQuantity } from './quantity.ts';
 export type ResourceList = Record<string, string>;
 
 /** Adds two lists name by name. */
-export function addResources(a: ResourceList, b: ResourceList): ResourceList {
+function addResources(a: ResourceList, b: ResourceList): ResourceList {
   const sum: ResourceList = { ...a };
   for (const [name, value] of Object.entries(b)) sum[name] = sum[name] === undefined ? value : addQuantity(sum[name], value);
   return sum;

@@ -55,7 +55,7 @@ export function providedIpAnnotation(nodeIPs: readonly string[], cloudProviderEx
 }
 
 /** Why an address can't be this node's; undefined when it can. */
-export function nodeIpProblem(ip: string, own: readonly InterfaceAddress[]): string | undefined {
+function nodeIpProblem(ip: string, own: readonly InterfaceAddress[]): string | undefined {
   if (isIP(ip) === 0) return 'nodeIP must be a valid IP address';
   if (isLoopback(ip)) return "nodeIP can't be loopback address";
   if (isMulticast(ip)) return "nodeIP can't be a multicast address";

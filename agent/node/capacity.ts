@@ -45,7 +45,7 @@ export function cgroupCapacity(machine: MachineFacts, config: ReservationConfig)
 }
 
 /** The reservations after `reservedSystemCPUs` has taken the place of their cpu. */
-export function effectiveReservations(config: ReservationConfig): { system: Amounts; kube: Amounts } {
+function effectiveReservations(config: ReservationConfig): { system: Amounts; kube: Amounts } {
   if (config.reservedCpuCount === 0) return { system: config.systemReserved, kube: config.kubeReserved };
   const { cpu: _, ...kube } = config.kubeReserved;
   return { system: { ...config.systemReserved, cpu: String(config.reservedCpuCount) }, kube };
@@ -68,7 +68,7 @@ export function reservationOf(capacity: Amounts, config: ReservationConfig): Rec
 }
 
 /** A threshold as an amount; a percentage is of the capacity, in single precision as upstream computes it (eviction/api ThresholdValue). */
-export function thresholdAmount(threshold: string | undefined, capacity: string | undefined): string | undefined {
+function thresholdAmount(threshold: string | undefined, capacity: string | undefined): string | undefined {
   if (threshold === undefined || capacity === undefined) return undefined;
   const percent = /^([\d.]+)%$/.exec(threshold);
   if (percent === null) return threshold;

@@ -8,7 +8,7 @@ import { allocatableOf, isExtendedResource, machineCapacity, type ReservationCon
 export const kubeletVersion = 'v1.36.1';
 
 /** A runtime that has not answered well for this long is down (kubelet's maxWaitForContainerRuntime). */
-export const runtimeDownAfterMs = 30_000;
+const runtimeDownAfterMs = 30_000;
 
 /** At most this many names of an image (pkg/kubelet/nodestatus MaxNamesPerImageInNodeStatus). */
 const maxNamesPerImage = 5;
@@ -253,7 +253,7 @@ export function runtimeVersion(version: string | undefined): string {
 }
 
 /** A timestamp of the API: whole seconds, UTC. */
-export function rfc3339(wallMs: number): string {
+function rfc3339(wallMs: number): string {
   return `${new Date(wallMs).toISOString().slice(0, 19)}Z`;
 }
 

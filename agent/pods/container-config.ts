@@ -25,7 +25,7 @@ export interface ContainerInputs {
 }
 
 /** `<container>/<attempt>.log`, relative to the pod's log folder. */
-export function containerLogPath(container: string, attempt: number): string {
+function containerLogPath(container: string, attempt: number): string {
   return join(container, `${attempt}.log`);
 }
 

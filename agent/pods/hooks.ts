@@ -58,7 +58,7 @@ export async function runHook(
 }
 
 /** The number behind a port that may be a name of one of the container's ports. Throws AgentError InvalidPort. */
-export function resolvePort(port: number | string, container: Container): number {
+function resolvePort(port: number | string, container: Container): number {
   const named = container.ports?.find((p) => p.name === port)?.containerPort;
   const number = typeof port === 'number' ? port : (named ?? Number(port));
   if (!Number.isInteger(number) || number < 1 || number > 65_535) {

@@ -97,7 +97,7 @@ export function deadlineAt(pod: AgentPod): number {
 }
 
 /** True when nothing of the pod is left to run: every app container ended for good, or an init container failed for good. */
-export function isDone(pod: AgentPod, runtime: RuntimePod, published: readonly ContainerStatus[]): boolean {
+function isDone(pod: AgentPod, runtime: RuntimePod, published: readonly ContainerStatus[]): boolean {
   const endedForGood = (name: string): number | undefined => {
     const latest = latestContainer(runtime, name);
     if (latest !== undefined) return latest.state === 'exited' ? latest.exitCode : undefined;

@@ -284,7 +284,7 @@ function hasInitialized(pod: AgentPod, runtime: RuntimePod): boolean {
 }
 
 /** Which containers are to be started now, in the pod's order. */
-export function containersToStart(input: Pick<PlanInput, 'pod' | 'verdicts'>, runtime: RuntimePod): Start[] {
+function containersToStart(input: Pick<PlanInput, 'pod' | 'verdicts'>, runtime: RuntimePod): Start[] {
   const { pod } = input;
   const starts: Start[] = [];
   for (const e of pod.spec.ephemeralContainers ?? []) {

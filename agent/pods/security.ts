@@ -20,7 +20,7 @@ export interface ImageUser {
 }
 
 /** The pod's security context overlaid with the container's. */
-export function effectiveSecurityContext(pod: AgentPod, container: Container): SecurityContext {
+function effectiveSecurityContext(pod: AgentPod, container: Container): SecurityContext {
   const p = pod.spec.securityContext;
   const c = container.securityContext;
   return {
@@ -93,7 +93,7 @@ function userOf(sc: SecurityContext, image: ImageUser): Pick<LinuxContainerSecur
 }
 
 /** The seccomp profile in the runtime's terms. Throws CreateContainerConfigError for a Localhost profile without a file. */
-export function seccompProfile(profile: SeccompProfile | undefined, options: SecurityOptions): SecurityProfile {
+function seccompProfile(profile: SeccompProfile | undefined, options: SecurityOptions): SecurityProfile {
   switch (profile?.type) {
     case 'RuntimeDefault':
       return { profile_type: 'RuntimeDefault' };

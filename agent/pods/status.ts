@@ -30,7 +30,7 @@ export interface StatusInput {
 }
 
 /** RFC 3339 with seconds, as the API keeps times. */
-export function apiTime(ms: number): string {
+function apiTime(ms: number): string {
   return `${new Date(ms).toISOString().slice(0, 19)}Z`;
 }
 

@@ -21,7 +21,7 @@ export type Attempt =
   | { readonly kind: 'error'; readonly message: string };
 
 // kubelet's maxRespBodyLength and maxReadLength (pkg/probe/{http,exec}).
-export const maxOutputBytes = 10 * 1024;
+const maxOutputBytes = 10 * 1024;
 const maxRedirects = 10;
 
 const dialErrors: Readonly<Record<string, string>> = {

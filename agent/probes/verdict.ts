@@ -45,7 +45,7 @@ export function probeOf(container: Container, kind: ProbeKind): Probe | undefine
 }
 
 // The API server fills these in; pods from files may come without.
-export function periodMsOf(probe: Probe): number {
+function periodMsOf(probe: Probe): number {
   return 1000 * (probe.periodSeconds || 10);
 }
 

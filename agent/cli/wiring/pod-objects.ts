@@ -4,7 +4,7 @@ import { type AgentPod, containersOf } from '../../model/pod.ts';
 import type { ObjectLookup } from '../../pods/env.ts';
 
 /** Names of the ConfigMaps and Secrets that a pod's environment and pulls refer to (volumes hold their own). */
-export function referredObjects(pod: AgentPod): { configMaps: Set<string>; secrets: Set<string> } {
+function referredObjects(pod: AgentPod): { configMaps: Set<string>; secrets: Set<string> } {
   const configMaps = new Set<string>();
   const secrets = new Set<string>();
   const add = (set: Set<string>, name: string | undefined): void => {
