@@ -8,21 +8,12 @@ import { type ReadonlyTable, Table } from '../base/table.ts';
 import type { PodStatus } from '../model/generated/api.ts';
 import { type AgentPod, isStaticPod, isTerminalPhase, type PodSource, podFullName } from '../model/pod.ts';
 import { type ActionResult, type ApplyDeps, applyAction, fieldPathOf } from './apply.ts';
-import { type EndCause, type Ending, nextLifecycle, type PodLifecycle } from './lifecycle.ts';
+import { type Ending, nextLifecycle, type PodLifecycle } from './lifecycle.ts';
 import { latestContainer, type RuntimePod } from './observed.ts';
-import {
-  actionKey,
-  crashLoopMessage,
-  isCleanedUp,
-  type Plan,
-  type PodAction,
-  type PodWork,
-  planPod,
-  type StepFailure,
-  type Verdicts,
-} from './plan.ts';
-import { advanceBackoff, backoffUntil, type CrashBackoff } from './restart.ts';
+import { actionKey, crashLoopMessage, isCleanedUp, type Plan, type PodAction, planPod, type Verdicts } from './plan.ts';
+import { advanceBackoff, backoffUntil } from './restart.ts';
 import { computeStatus } from './status.ts';
+import { failureKey, freshWork, type MutableWork, noteFailure, noteSuccess, stepName, touchesRuntime } from './work.ts';
 
 /** A pod that a source wants on this node. */
 export interface PodSpecRow {
@@ -114,37 +105,10 @@ interface Machine {
   readonly backoffTold: Set<string>;
 }
 
-type MutableWork = { -readonly [K in keyof PodWork]: PodWork[K] } & {
-  images: Map<string, { attempt: number; imageRef: string }>;
-  failures: Map<string, StepFailure>;
-  crashes: Map<string, CrashBackoff>;
-  preStopped: Set<string>;
-  stopSince: Map<string, number>;
-  inFlight: Map<string, number>;
-};
-
 // Failed steps are tried again after this, doubling; what they wait for usually announces itself earlier (a watched object, an event of the runtime).
 const retryPolicy: BackoffPolicy = { initialMs: 500, maxMs: 10_000 };
 const keptSteps = 64;
 const leftoverAuditMs = 120_000;
-
-function freshWork(): MutableWork {
-  return {
-    prepared: false,
-    prepareFailure: undefined,
-    mounted: false,
-    mountFailure: undefined,
-    unmounted: false,
-    cgroupRemoved: false,
-    sandboxFailure: undefined,
-    images: new Map(),
-    failures: new Map(),
-    crashes: new Map(),
-    preStopped: new Set(),
-    stopSince: new Map(),
-    inFlight: new Map(),
-  };
-}
 
 /** Runs every pod of the node: plans, carries out, and tells statuses. Disposing leaves all containers as they are. */
 export function startPods(options: PodsOptions): Pods {
@@ -409,96 +373,23 @@ export function startPods(options: PodsOptions): Pods {
       error: failure === undefined ? undefined : messageOf(failure),
     });
     if (machine.steps.length > keptSteps) machine.steps.shift();
-    if (failure === undefined) succeeded(machine, action, result);
-    else if (!canceled) failed(machine, action, failure);
+    if (failure === undefined) {
+      machine.failureCounts.delete(failureKey(action));
+      noteSuccess(machine.work, action, result);
+    } else if (!canceled) failed(machine, action, failure);
     if (action.kind === 'purge' && failure === undefined) forget(uid);
     loop.enqueue(uid);
   }
 
-  function succeeded(machine: Machine, action: PodAction, result: ActionResult | undefined): void {
-    const { work } = machine;
-    machine.failureCounts.delete(failureKey(action));
-    switch (action.kind) {
-      case 'prepare':
-        work.prepared = true;
-        work.prepareFailure = undefined;
-        break;
-      case 'mountVolumes':
-        work.mounted = true;
-        work.mountFailure = undefined;
-        break;
-      case 'unmountVolumes':
-        work.unmounted = true;
-        work.mountFailure = undefined;
-        break;
-      case 'removeCgroup':
-        work.cgroupRemoved = true;
-        break;
-      case 'createSandbox':
-      case 'stopSandbox':
-        work.sandboxFailure = undefined;
-        break;
-      case 'pullImage':
-        if (result?.kind === 'image') work.images.set(action.container, { attempt: action.attempt, imageRef: result.imageRef });
-        work.failures.delete(action.container);
-        break;
-      case 'startContainer':
-        work.failures.delete(action.container);
-        break;
-      case 'preStop':
-        work.preStopped.add(action.id);
-        break;
-      default:
-        break;
-    }
-  }
-
   function failed(machine: Machine, action: PodAction, error: unknown): void {
-    const { work } = machine;
     const key = failureKey(action);
     const count = (machine.failureCounts.get(key) ?? 0) + 1;
     machine.failureCounts.set(key, count);
+    const message = messageOf(error);
     const reason = error instanceof AgentError ? error.code : 'Unknown';
-    const failure: StepFailure = {
-      reason,
-      message: messageOf(error),
-      retryAt: retryAt(error) ?? clock.mono() + backoffDelayMs(retryPolicy, count),
-    };
-    switch (action.kind) {
-      case 'prepare':
-        work.prepareFailure = failure;
-        options.apply.recordEvent(
-          machine.pod,
-          'Warning',
-          'FailedCreatePodContainer',
-          `unable to ensure pod container exists: ${failure.message}`,
-        );
-        break;
-      case 'purge':
-      case 'removeCgroup':
-        work.prepareFailure = failure;
-        break;
-      case 'mountVolumes':
-      case 'unmountVolumes':
-        work.mountFailure = failure;
-        break;
-      case 'createSandbox':
-      case 'stopSandbox':
-        work.sandboxFailure = failure;
-        break;
-      case 'pullImage':
-        work.failures.set(action.container, failure);
-        break;
-      case 'startContainer':
-        work.failures.set(action.container, failure);
-        // Another start looks at the image anew: it may have been removed meanwhile.
-        work.images.delete(action.container);
-        break;
-      case 'preStop':
-        work.preStopped.add(action.id);
-        break;
-      default:
-        break;
+    noteFailure(machine.work, action, { reason, message, retryAt: retryAt(error) ?? clock.mono() + backoffDelayMs(retryPolicy, count) });
+    if (action.kind === 'prepare') {
+      options.apply.recordEvent(machine.pod, 'Warning', 'FailedCreatePodContainer', `unable to ensure pod container exists: ${message}`);
     }
   }
 
@@ -622,34 +513,9 @@ function orphanPod(runtime: RuntimePod): AgentPod {
   };
 }
 
-function touchesRuntime(action: PodAction): boolean {
-  switch (action.kind) {
-    case 'createSandbox':
-    case 'stopSandbox':
-    case 'startContainer':
-    case 'stopContainer':
-    case 'removeContainer':
-    case 'purge':
-      return true;
-    default:
-      return false;
-  }
-}
-
-/** Under which name failures in a row of an action are counted. */
-function failureKey(action: PodAction): string {
-  return action.kind === 'pullImage' || action.kind === 'startContainer' ? `${action.kind}:${action.container}` : action.kind;
-}
-
-function stepName(action: PodAction): string {
-  return 'container' in action ? `${action.kind} ${action.container}` : action.kind;
-}
-
 /** When (mono, ms) an error that backs off by itself says that trying again makes sense; other errors leave that to us. */
 function retryAt(error: unknown): number | undefined {
   // A pull that has just failed is asked for once more at once: the answer is then the back-off, with its event and its time.
   if (!hasCode(error, 'ImagePullBackOff') || !('retryAt' in error)) return undefined;
   return typeof error.retryAt === 'number' ? error.retryAt : undefined;
 }
-
-export type { EndCause };

@@ -1,0 +1,126 @@
+import type { ActionResult } from './apply.ts';
+import type { PodAction, PodWork, StepFailure } from './plan.ts';
+import type { CrashBackoff } from './restart.ts';
+
+/** PodWork as its one writer holds it. */
+export type MutableWork = { -readonly [K in keyof PodWork]: PodWork[K] } & {
+  images: Map<string, { attempt: number; imageRef: string }>;
+  failures: Map<string, StepFailure>;
+  crashes: Map<string, CrashBackoff>;
+  preStopped: Set<string>;
+  stopSince: Map<string, number>;
+  inFlight: Map<string, number>;
+};
+
+/** A pod about which nothing has been done yet. */
+export function freshWork(): MutableWork {
+  return {
+    prepared: false,
+    prepareFailure: undefined,
+    mounted: false,
+    mountFailure: undefined,
+    unmounted: false,
+    cgroupRemoved: false,
+    sandboxFailure: undefined,
+    images: new Map(),
+    failures: new Map(),
+    crashes: new Map(),
+    preStopped: new Set(),
+    stopSince: new Map(),
+    inFlight: new Map(),
+  };
+}
+
+/** Notes what an action that succeeded has brought about. */
+export function noteSuccess(work: MutableWork, action: PodAction, result: ActionResult | undefined): void {
+  switch (action.kind) {
+    case 'prepare':
+      work.prepared = true;
+      work.prepareFailure = undefined;
+      break;
+    case 'mountVolumes':
+      work.mounted = true;
+      work.mountFailure = undefined;
+      break;
+    case 'unmountVolumes':
+      work.unmounted = true;
+      work.mountFailure = undefined;
+      break;
+    case 'removeCgroup':
+      work.cgroupRemoved = true;
+      break;
+    case 'createSandbox':
+    case 'stopSandbox':
+      work.sandboxFailure = undefined;
+      break;
+    case 'pullImage':
+      if (result?.kind === 'image') work.images.set(action.container, { attempt: action.attempt, imageRef: result.imageRef });
+      work.failures.delete(action.container);
+      break;
+    case 'startContainer':
+      work.failures.delete(action.container);
+      break;
+    case 'preStop':
+      work.preStopped.add(action.id);
+      break;
+    default:
+      break;
+  }
+}
+
+/** Notes why an action failed, and so what waits for its retry. */
+export function noteFailure(work: MutableWork, action: PodAction, failure: StepFailure): void {
+  switch (action.kind) {
+    case 'prepare':
+    case 'purge':
+    case 'removeCgroup':
+      work.prepareFailure = failure;
+      break;
+    case 'mountVolumes':
+    case 'unmountVolumes':
+      work.mountFailure = failure;
+      break;
+    case 'createSandbox':
+    case 'stopSandbox':
+      work.sandboxFailure = failure;
+      break;
+    case 'pullImage':
+      work.failures.set(action.container, failure);
+      break;
+    case 'startContainer':
+      work.failures.set(action.container, failure);
+      // Another start looks at the image anew: it may have been removed meanwhile.
+      work.images.delete(action.container);
+      break;
+    case 'preStop':
+      work.preStopped.add(action.id);
+      break;
+    default:
+      break;
+  }
+}
+
+/** True for actions after which the runtime is to be looked at. */
+export function touchesRuntime(action: PodAction): boolean {
+  switch (action.kind) {
+    case 'createSandbox':
+    case 'stopSandbox':
+    case 'startContainer':
+    case 'stopContainer':
+    case 'removeContainer':
+    case 'purge':
+      return true;
+    default:
+      return false;
+  }
+}
+
+/** Under which name failures in a row of an action are counted. */
+export function failureKey(action: PodAction): string {
+  return action.kind === 'pullImage' || action.kind === 'startContainer' ? `${action.kind}:${action.container}` : action.kind;
+}
+
+/** An action in a word or two, for people. */
+export function stepName(action: PodAction): string {
+  return 'container' in action ? `${action.kind} ${action.container}` : action.kind;
+}
