@@ -52,7 +52,3 @@ export function podLimits(pod: AgentPod, options: { withOverhead?: boolean } = {
 export function requestOf(container: Container, resource: string): string | undefined {
   return container.resources?.requests?.[resource];
 }
-
-export function limitOf(container: Container, resource: string): string | undefined {
-  return container.resources?.limits?.[resource];
-}

@@ -3,6 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { test } from 'node:test';
 import { AgentError } from '../../../agent/base/errors.ts';
 import { askedFor, type Config, type ConfigFiles, loadConfig } from '../../../agent/config/config.ts';
+import { kubeletFields, reloadOf } from '../../../agent/config/kubelet-configuration.ts';
 
 const header = 'apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n';
 
@@ -412,4 +413,21 @@ test('help and version are asked for before anything is read', () => {
   assert.equal(askedFor(['--version']), 'version');
   assert.equal(askedFor(['--version=raw']), 'version');
   assert.equal(askedFor(['--v=2']), undefined);
+});
+
+test('what sockets, clients and folders are made from needs a restart; what is read when deciding does not', () => {
+  const live = kubeletFields.filter((field) => reloadOf(field) === 'live');
+  assert.ok(live.length > 0 && live.length < kubeletFields.length);
+  for (const field of [
+    'address',
+    'port',
+    'staticPodPath',
+    'cgroupDriver',
+    'cgroupRoot',
+    'containerRuntimeEndpoint',
+    'rotateCertificates',
+  ] as const)
+    assert.equal(reloadOf(field), 'restart', field);
+  for (const field of ['maxPods', 'evictionHard', 'clusterDNS', 'imageGCHighThresholdPercent'] as const)
+    assert.equal(reloadOf(field), 'live', field);
 });

@@ -221,8 +221,8 @@ test('property: the loop settles, never starts out of order, never runs an ended
     fc.property(script, remains, (s, found) => {
       const w = world(s, found);
       const codes = new Map<string, number[]>([
-        ...s.inits.map((i, n) => [`i${n}`, [...i.codes]] as const),
-        ...s.apps.map((a, n) => [`a${n}`, [...a.codes]] as const),
+        ...s.inits.map((i, n) => [`i${n}`, [...i.codes]] as [string, number[]]),
+        ...s.apps.map((a, n) => [`a${n}`, [...a.codes]] as [string, number[]]),
       ]);
       for (let round = 0; round < 120; round++) {
         if (round === s.deleteAt) {
