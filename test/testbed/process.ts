@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process';
 import { closeSync, mkdirSync, openSync, readFileSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { waitFor } from './wait.ts';
+import { GiveUp, waitFor } from './wait.ts';
 
 /** `startTicks` is field 22 of /proc/PID/stat: with it a pid names one process only, until the next boot. */
 export type Tracked = { pid: number; startTicks: string };
@@ -93,7 +93,7 @@ export const spawnTracked = async (argv: readonly string[], options: SpawnOption
   child.unref();
   const { pid } = child;
   if (pid === undefined) return failed;
-  const why = (): Error => new Error(`${argv.join(' ')} ended at once; the end of ${options.logFile}:\n${tailOf(options.logFile)}`);
+  const why = (): Error => new GiveUp(`${argv.join(' ')} ended at once; the end of ${options.logFile}:\n${tailOf(options.logFile)}`);
   if (options.forks !== true) {
     const tracked = track(pid);
     if (tracked === undefined) throw why();
