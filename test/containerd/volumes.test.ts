@@ -165,7 +165,7 @@ describe('volumes on the node', { skip: process.getuid?.() !== 0 && 'needs root'
     assert.equal(read(at('sec', 'pass')), 'word');
     assert.equal(read(at('down', 'labels')), 'app="all"');
     assert.equal(read(at('down', 'mem')), '1024');
-    assert.equal(read(at('api', 'token')), 'token-1');
+    assert.equal(read(at('api', '..data/token')), 'token-1');
     assert.equal(read(at('api', 'ca.crt')), 'A1');
     assert.deepEqual([mode(at('api', '..data/token')), fs.lstatSync(at('api', '..data/token')).uid], ['600', 1000]);
     assert.deepEqual(asked.at(-1), {
