@@ -22,7 +22,7 @@ export type E2eOptions = {
   procs?: number | undefined;
   nodes?: number | undefined;
   runtime?: RuntimeKind | undefined;
-  /** Adds what passed to the suite's pass list. */
+  /** Adds what passed to the suite's pass list, which says what upstream passes. */
   record?: boolean | undefined;
 };
 
@@ -75,6 +75,8 @@ export const runE2e = async (options: E2eOptions): Promise<number> => {
   );
   const chosen = selected.filter((name) => !exclusions.some(({ spec }) => spec === name));
   const lab = await suitableLab(options, named);
+  if (options.record === true && (named === undefined || lab.agent !== 'upstream'))
+    throw new Error('--record keeps what upstream passes of a named suite: run it with a suite and --agent upstream');
 
   const reports = join(folder, 'reports', `${options.name}-${options.what.replaceAll(/[^A-Za-z0-9-]+/g, '_').slice(0, 60)}-${lab.agent}`);
   rmSync(reports, { recursive: true, force: true });
@@ -125,7 +127,7 @@ export const runE2e = async (options: E2eOptions): Promise<number> => {
   for (const { name, state, message, seconds } of verdict.failed)
     console.log(`FAILED ${name} (${state}, ${seconds.toFixed(1)} s)\n${indent(message)}`);
   for (const { spec, reason } of exclusions) console.log(`EXCLUDED ${spec}: ${reason}`);
-  if (named !== undefined && options.record === true) {
+  if (options.record === true) {
     const passes = [...new Set([...(readPasses(options.what) ?? []), ...verdict.passed])].sort();
     writeFileSync(passFile(options.what), `${passes.join('\n')}\n`);
   } else if (verdict.gains.length > 0) console.log(`${verdict.gains.length} specs pass that are not in ${passFile(options.what)} yet`);
