@@ -42,9 +42,12 @@ import { startProbes } from '../../probes/worker.ts';
 import { cgroupTree } from '../../resources/cgroup-names.ts';
 import type { ContainerPolicy } from '../../resources/container-resources.ts';
 import { startResources } from '../../resources/worker.ts';
+import { createEventTrail } from '../../server/event-trail.ts';
+import { startLocalServer } from '../../server/local.ts';
 import { createMetrics } from '../../server/metrics.ts';
 import { startServer } from '../../server/server.ts';
 import { startVolumes } from '../../volumes/worker.ts';
+import { localSocket } from '../local/paths.ts';
 import { ensureNodeCredentials, prepareClientRotation, startServingCertificate } from '../node-identity.ts';
 import { downwardValue } from './downward.ts';
 import { createNodeImages } from './images.ts';
@@ -52,6 +55,7 @@ import { createNodeView } from './node-view.ts';
 import { createPodApply } from './pod-apply.ts';
 import { createPodObjects } from './pod-objects.ts';
 import { serverSettings } from './settings.ts';
+import { startStaticSources } from './static-sources.ts';
 
 const clock = systemClock;
 const userAgent = 'keelson/0.1.0 kubelet/v1.36.1';
@@ -109,8 +113,10 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
 
   const cluster = config.kubeconfig === undefined ? undefined : await openCluster(config, nodeName, stack, log, signal);
   const nodeRef = { kind: 'Node', name: nodeName, uid: nodeName };
+  const trail = createEventTrail(clock);
   const recordEvent = (pod: AgentPod, type: 'Normal' | 'Warning', reason: string, message: string, fieldPath?: string): void => {
     log.info({ pod: `${pod.metadata.namespace}/${pod.metadata.name}`, type, reason, fieldPath, detail: message }, 'event');
+    trail.record(pod.metadata.uid, type, reason, message);
     cluster?.recorder.event(pod, type, reason, message, fieldPath);
   };
   const nodeEvent = (type: 'Normal' | 'Warning', reason: string, message: string): void => {
@@ -118,7 +124,8 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     cluster?.recorder.event(nodeRef, type, reason, message);
   };
 
-  const sources: ReadonlyTable<PodSpecRow>[] = cluster === undefined ? [] : [cluster.pods];
+  const staticSources = stack.use(startStaticSources(config, nodeName, clock, log, signal));
+  const sources: ReadonlyTable<PodSpecRow>[] = [...(cluster === undefined ? [] : [cluster.pods]), ...staticSources.tables];
   const specs = stack.use(mergeSources(sources)).table;
 
   // The runtime: seen before anything is decided.
@@ -315,6 +322,7 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     forgotten: (uid) => {
       images.forgetPod(uid);
       statusJournal.delete(uid);
+      trail.forget(uid);
     },
     leftovers: async () => leftovers(volumes.listPodsOnDisk(), await resources.listPodCgroups(), await podLogFolders(kc.podLogsDir)),
   };
@@ -360,6 +368,26 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     );
   }
 
+  const view = createNodeView(specs, pods.statuses, runtime);
+  const local = await startLocalServer({
+    socket: localSocket(),
+    clock,
+    log,
+    nodeName,
+    runtimeName,
+    standalone: cluster === undefined,
+    manifests: kc.staticPodPath || undefined,
+    node: view,
+    running: runtime,
+    runtime: cri,
+    readLog: (path, options, s) => readContainerLog(path, options, { clock, log }, s),
+    activity: (uid) => pods.activity(uid),
+    events: (uid) => trail.of(uid),
+    problems: () => staticSources.problems(),
+    drain: () => staticSources.drain(),
+  });
+  if (local !== undefined) stack.use(local);
+
   // The server comes last: whoever asks finds the pods there.
   const serving = stack.use(
     await startServingCertificate(
@@ -388,7 +416,7 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
         nodeName,
         settings: serverSettings(config),
         certificate: serving,
-        node: createNodeView(specs, pods.statuses, runtime),
+        node: view,
         runtime: cri,
         readLog: (path, options, s) => readContainerLog(path, options, { clock, log }, s),
         reviewToken: async (token, s) => {

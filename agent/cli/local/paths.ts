@@ -1,0 +1,30 @@
+/** The socket on which an agent answers the commands of the person at the keyboard. */
+export function localSocket(): string {
+  return process.env.KEELSON_SOCKET ?? '/run/keelson/keelson.sock';
+}
+
+// What `keelson up` makes, all below two folders of its own, so that `keelson down` can take it away again.
+const lib = '/var/lib/keelson/standalone';
+const run = '/run/keelson/standalone';
+
+export const standalone = {
+  lib,
+  run,
+  /** Parents that go too, when nothing else is in them. */
+  parents: ['/var/lib/keelson', '/run/keelson'],
+  state: `${lib}/state.json`,
+  lock: `${run}.lock`,
+  agentLog: `${lib}/agent.log`,
+  containerdLog: `${lib}/containerd.log`,
+  kubeletConfig: `${lib}/kubelet.yaml`,
+  containerdConfig: `${lib}/containerd.toml`,
+  cniConfDir: `${lib}/cni/net.d`,
+  cniDataDir: `${lib}/cni/data`,
+  kubeletRoot: `${lib}/kubelet`,
+  podLogs: `${lib}/pod-logs`,
+  containerdRoot: `${lib}/containerd`,
+  containerdState: `${run}/containerd`,
+  containerdSocket: `${run}/containerd.sock`,
+  bridge: 'keelson0',
+  cgroup: '/keelson',
+} as const;

@@ -1,0 +1,48 @@
+import type { Clock } from '../../base/clock.ts';
+import type { Log } from '../../base/log.ts';
+import { type ReadonlyTable, Table } from '../../base/table.ts';
+import { type Config, isEnabled } from '../../config/config.ts';
+import { type StaticSource, startFileSource } from '../../pods/file-source.ts';
+import { startHttpSource } from '../../pods/http-source.ts';
+import type { PodSpecRow } from '../../pods/worker.ts';
+
+export interface StaticSources extends StaticSource {
+  readonly tables: readonly ReadonlyTable<PodSpecRow>[];
+}
+
+/** The sources of static pods that the configuration names: staticPodPath and staticPodURL. */
+export function startStaticSources(config: Config, nodeName: string, clock: Clock, log: Log, signal: AbortSignal): StaticSources {
+  const kc = config.kubelet;
+  const tables: Table<PodSpecRow>[] = [];
+  const sources: StaticSource[] = [];
+  const common = {
+    nodeName,
+    clock,
+    log,
+    signal,
+    // Beside an API server an unknown field is what it is to a kubelet: ignored. Standalone, a person has mistyped it.
+    unknownFields: config.kubeconfig === undefined ? 'refuse' : 'warn',
+    allowApiReferences: !isEnabled(config, 'PreventStaticPodAPIReferences'),
+  } as const;
+  if (kc.staticPodPath !== '') {
+    const table = new Table<PodSpecRow>('file-pods');
+    tables.push(table);
+    sources.push(startFileSource({ ...common, table, path: kc.staticPodPath, checkIntervalMs: kc.fileCheckFrequency }));
+  }
+  if (kc.staticPodURL !== '') {
+    const table = new Table<PodSpecRow>('http-pods');
+    tables.push(table);
+    const { staticPodURL: url, staticPodURLHeader: headers, httpCheckFrequency } = kc;
+    sources.push(startHttpSource({ ...common, table, url, headers, checkIntervalMs: httpCheckFrequency }));
+  }
+  return {
+    tables,
+    async drain() {
+      await Promise.all(sources.map((source) => source.drain()));
+    },
+    problems: () => new Map(sources.flatMap((source) => [...source.problems()])),
+    async [Symbol.asyncDispose]() {
+      await Promise.all(sources.map((source) => source[Symbol.asyncDispose]()));
+    },
+  };
+}
