@@ -347,8 +347,8 @@ async function requestAndWait(
       const why = last ?? `certificate signing request ${name} was not answered`;
       throw new AgentError(
         'CsrTimeout',
-        `no client certificate within ${Math.round(options.timeoutMs / 1000)} s: ${why}. ` +
-          'For automatic approval bind the group of the bootstrap credentials to ClusterRole system:certificates.k8s.io:certificatesigningrequests:nodeclient',
+        `no client certificate within ${Math.round(options.timeoutMs / 1000)} s: ${why} ` +
+          "(for automatic approval, bind the credentials' group to ClusterRole system:certificates.k8s.io:certificatesigningrequests:nodeclient)",
         { cause: error },
       );
     }
