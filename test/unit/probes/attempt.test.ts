@@ -30,7 +30,7 @@ async function unusedPort(): Promise<number> {
   return server.port;
 }
 
-async function get(port: number, path: string, action: object = {}, timeoutMs = 1000) {
+async function get(port: number, path: string, action: object = {}, timeoutMs = 20_000) {
   const target = httpTarget({ port, path, ...action }, { name: 'c' }, '127.0.0.1', 'kube-probe/1.36');
   assert.ok(!('problem' in target));
   return await httpAttempt(target, timeoutMs, systemClock, never);
@@ -105,9 +105,9 @@ test('https: whatever the certificate', async () => {
 
 test('tcp', async () => {
   await using server = await listening(createTcpServer((socket) => void socket.on('error', () => undefined).resume()));
-  assert.deepEqual(await tcpAttempt('127.0.0.1', server.port, 1000, systemClock, never), { kind: 'success' });
+  assert.deepEqual(await tcpAttempt('127.0.0.1', server.port, 20_000, systemClock, never), { kind: 'success' });
   const closed = await unusedPort();
-  assert.deepEqual(await tcpAttempt('127.0.0.1', closed, 1000, systemClock, never), {
+  assert.deepEqual(await tcpAttempt('127.0.0.1', closed, 20_000, systemClock, never), {
     kind: 'failure',
     message: `dial tcp 127.0.0.1:${closed}: connect: connection refused`,
     refused: true,
@@ -165,7 +165,7 @@ test('grpc: the health protocol', async () => {
     return { port, [Symbol.dispose]: () => server.forceShutdown() };
   };
   using server = await start(true);
-  const check = (service: string, port = server.port, timeoutMs = 1000) =>
+  const check = (service: string, port = server.port, timeoutMs = 20_000) =>
     grpcAttempt('127.0.0.1', port, service, timeoutMs, 'kube-probe/1.36', systemClock, never);
   assert.deepEqual(await check(''), { kind: 'success' });
   assert.match(String(agents[0]), /^kube-probe\/1.36 /);
