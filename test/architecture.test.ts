@@ -22,6 +22,7 @@ const rooms = [
   'eviction',
   'identity',
   'images',
+  'logs',
   'node',
   'pods',
   'probes',

@@ -1,5 +1,5 @@
-import { mkdir, rm, symlink } from 'node:fs/promises';
-import { join } from 'node:path';
+import { mkdir, readdir, rm, symlink } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
 import type { ContainerConfig, PodSandboxConfig } from '../../cri-protos/generated/cri.ts';
 import type { Clock } from '../base/clock.ts';
 import { AgentError, hasCode, messageOf, unreachable } from '../base/errors.ts';
@@ -274,7 +274,14 @@ async function linkLog(deps: ApplyDeps, pod: AgentPod, container: string, id: st
 
 async function removeLogs(deps: ApplyDeps, pod: AgentPod, container: string, id: string, logPath: string): Promise<void> {
   await rm(join(deps.containerLogsDir, legacyLogLink(pod, container, id)), { force: true });
-  if (logPath !== '') await rm(logPath, { force: true });
+  if (logPath === '') return;
+  await rm(logPath, { force: true });
+  const rotated = `${basename(logPath)}.`;
+  const names = await readdir(dirname(logPath)).catch((error: unknown) => {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return [];
+    throw error;
+  });
+  await Promise.all(names.filter((n) => n.startsWith(rotated)).map((n) => rm(join(dirname(logPath), n), { force: true })));
 }
 
 /** Everything of a pod that is gone for good. */
