@@ -2,9 +2,9 @@ import { readFileSync } from 'node:fs';
 import { readFile, rm } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { dirname, isAbsolute, join } from 'node:path';
-import type { Clock } from '../base/clock.ts';
+import { type Clock, systemClock } from '../base/clock.ts';
 import { AgentError, hasCode, messageOf } from '../base/errors.ts';
-import type { Log } from '../base/log.ts';
+import { type Log, silentLog } from '../base/log.ts';
 import { formatDuration } from '../config/duration.ts';
 import { readIfThere, writeAtomically } from '../drivers/kube/certificates-store.ts';
 import { createKubeClient, type KubeClient, pathOf } from '../drivers/kube/client.ts';
@@ -67,6 +67,19 @@ export const joinCommand = {
     }
   },
 };
+
+/** `keelson join` on this process's output. */
+export function runJoin(args: readonly string[], signal: AbortSignal): Promise<number> {
+  return joinCommand.run(args, {
+    stdout: (text) => void process.stdout.write(text),
+    stderr: (text) => void process.stderr.write(text),
+    clock: systemClock,
+    // What a person should know is printed; the rest is in the error.
+    log: silentLog,
+    signal,
+    userAgent: 'keelson-join',
+  });
+}
 
 function readConfigFile(path: string): string {
   try {
@@ -153,6 +166,8 @@ async function joinCluster(settings: JoinSettings, ctx: JoinContext): Promise<st
     `--config=${places.kubeletConfig}`,
     ...(settings.rootDir === '/var/lib/kubelet' ? [] : [`--root-dir=${settings.rootDir}`]),
     ...flagArguments(flags),
+    // kubeadm's clusters run kube-proxy as a DaemonSet, on this node too.
+    '--no-proxy',
   ];
   if (settings.dryRun) {
     say(`\nDry run: nothing was changed. Node ${nodeName} would join ${found.server}, and these files would be written:`);

@@ -2,11 +2,17 @@ import type { X509Certificate } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '../base/clock.ts';
-import { AgentError, messageOf } from '../base/errors.ts';
+import { AgentError, hasCode, messageOf } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import { createCsrApi } from '../drivers/kube/certificates.ts';
 import { watchFiles } from '../drivers/kube/certificates-files.ts';
-import { openCertificateStore, readIfThere, readPairFiles, writeAtomically } from '../drivers/kube/certificates-store.ts';
+import {
+  type CertificateStore,
+  openCertificateStore,
+  readIfThere,
+  readPairFiles,
+  writeAtomically,
+} from '../drivers/kube/certificates-store.ts';
 import { createKubeClient, type KubeClient } from '../drivers/kube/client.ts';
 import { type KubeAuth, loadKubeconfig, type PemSource } from '../drivers/kube/kubeconfig.ts';
 import { nodeTemplate, servingTemplate } from '../identity/csr.ts';
@@ -20,7 +26,7 @@ import {
   servingFromFiles,
   startRotation,
 } from '../identity/worker.ts';
-import { checkedPair, readCertificates } from '../identity/x509.ts';
+import { checkedPair, leafFacts, readCertificates } from '../identity/x509.ts';
 import type { NodeAddress } from '../model/generated/api.ts';
 
 interface Surroundings {
@@ -138,12 +144,7 @@ export async function prepareClientRotation(auth: KubeAuth, options: CredentialO
     return { auth, start: async () => undefined, [Symbol.asyncDispose]: async () => undefined };
   }
   const store = await openCertificateStore({ prefix: 'kubelet-client', dir: certDir, now: clock.wall });
-  const certText = await textOf(auth.clientCert);
-  const keyText = await textOf(auth.clientKey);
-  if (certText !== undefined && keyText !== undefined && (await readIfThere(store.currentPath)) === undefined) {
-    const pair = checkedPair(certText, keyText, `kubeconfig ${options.kubeconfig}`);
-    await store.save(pair.certPem, pair.keyPem);
-  }
+  await takeIn(auth, store, options);
   const pairFile: PemSource = { kind: 'file', path: store.currentPath };
   const closing = new AsyncDisposableStack();
   let bootstrapClient: KubeClient | undefined;
@@ -184,6 +185,28 @@ export async function prepareClientRotation(auth: KubeAuth, options: CredentialO
     },
     [Symbol.asyncDispose]: () => closing.disposeAsync(),
   };
+}
+
+/** Stores the kubeconfig's pair when the store has none, or only an unusable or expired one and the kubeconfig's is good. */
+async function takeIn(auth: KubeAuth, store: CertificateStore, options: CredentialOptions): Promise<void> {
+  const now = options.clock.wall();
+  const stored = await store.load();
+  if (stored !== undefined && stored.where === store.currentPath && notExpired(stored.certText, now)) return;
+  const certText = await textOf(auth.clientCert);
+  const keyText = await textOf(auth.clientKey);
+  if (certText === undefined || keyText === undefined || (stored !== undefined && !notExpired(certText, now))) return;
+  const pair = checkedPair(certText, keyText, `kubeconfig ${options.kubeconfig}`);
+  await store.save(pair.certPem, pair.keyPem);
+}
+
+function notExpired(certText: string, now: number): boolean {
+  try {
+    return leafFacts(certText).notAfter >= now;
+  } catch (error) {
+    // Not a certificate: no better than an expired one.
+    if (hasCode(error, 'InvalidCertificate')) return false;
+    throw error;
+  }
 }
 
 export interface ServingOptions extends Surroundings {
