@@ -20,9 +20,9 @@ function maxResources(a: ResourceList, b: ResourceList): ResourceList {
 
 /**
  * What the pod asks of a node: sums over app containers and sidecars, no less than any init container with the sidecars started before it, pod-level
- * resources where given, plus overhead (k8s.io/component-helpers/resource PodRequests / PodLimits).
+ * resources where given (k8s.io/component-helpers/resource PodRequests / PodLimits).
  */
-function podTotal(pod: AgentPod, of: (resources: ResourceRequirements | undefined) => ResourceList, withOverhead: boolean): ResourceList {
+function podTotal(pod: AgentPod, of: (resources: ResourceRequirements | undefined) => ResourceList): ResourceList {
   let total: ResourceList = {};
   for (const c of pod.spec.containers) total = addResources(total, of(c.resources));
   let sidecars: ResourceList = {};
@@ -38,15 +38,23 @@ function podTotal(pod: AgentPod, of: (resources: ResourceRequirements | undefine
   for (const [name, value] of Object.entries(of(pod.spec.resources))) {
     if (name === 'cpu' || name === 'memory' || name.startsWith('hugepages-')) total[name] = value;
   }
-  return withOverhead && pod.spec.overhead !== undefined ? addResources(total, pod.spec.overhead) : total;
+  return total;
 }
 
+/** What the pod asks for, its RuntimeClass' overhead included. */
 export function podRequests(pod: AgentPod, options: { withOverhead?: boolean } = {}): ResourceList {
-  return podTotal(pod, (r) => r?.requests ?? {}, options.withOverhead ?? true);
+  const total = podTotal(pod, (r) => r?.requests ?? {});
+  return options.withOverhead === false || pod.spec.overhead === undefined ? total : addResources(total, pod.spec.overhead);
 }
 
+/** What the pod may use at most; overhead raises the limits that there are and makes none. */
 export function podLimits(pod: AgentPod, options: { withOverhead?: boolean } = {}): ResourceList {
-  return podTotal(pod, (r) => r?.limits ?? {}, options.withOverhead ?? true);
+  const total = podTotal(pod, (r) => r?.limits ?? {});
+  if (options.withOverhead === false) return total;
+  for (const [name, overhead] of Object.entries(pod.spec.overhead ?? {})) {
+    if (total[name] !== undefined && compareQuantity(total[name], '0') > 0) total[name] = addQuantity(total[name], overhead);
+  }
+  return total;
 }
 
 export function requestOf(container: Container, resource: string): string | undefined {

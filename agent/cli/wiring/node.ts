@@ -9,6 +9,7 @@ import { type Config, isEnabled } from '../../config/config.ts';
 import { encodeKubeletConfiguration } from '../../config/kubelet-configuration.ts';
 import { nodeNameOf, nodeSettings } from '../../config/node-settings.ts';
 import { openCgroups } from '../../drivers/cgroup/cgroups.ts';
+import { systemdCgroups } from '../../drivers/cgroup/systemd.ts';
 import { type CriClient, connectCri } from '../../drivers/cri/client.ts';
 import { openJournal } from '../../drivers/journal/journal.ts';
 import { createKubeClient, type KubeClient, pathOf } from '../../drivers/kube/client.ts';
@@ -23,7 +24,6 @@ import { hostName, readMachine, readNetwork, resolveHost } from '../../drivers/p
 import type { Pod, PodStatus, RuntimeClass, Service, SubjectAccessReview, TokenRequest, TokenReview } from '../../model/generated/api.ts';
 import { type AgentNode, type AgentPod, isMirrorPod } from '../../model/pod.ts';
 import { parseQuantity } from '../../model/quantity.ts';
-import { podLimits } from '../../model/resources.ts';
 import { cgroupCapacity } from '../../node/capacity.ts';
 import { startNode } from '../../node/worker.ts';
 import { admitPod } from '../../pods/admission.ts';
@@ -41,6 +41,7 @@ import type { ProbeVerdicts } from '../../probes/verdict.ts';
 import { startProbes } from '../../probes/worker.ts';
 import { cgroupTree } from '../../resources/cgroup-names.ts';
 import type { ContainerPolicy } from '../../resources/container-resources.ts';
+import { podCgroupValues } from '../../resources/pod-values.ts';
 import { startResources } from '../../resources/worker.ts';
 import { createEventTrail } from '../../server/event-trail.ts';
 import { startLocalServer } from '../../server/local.ts';
@@ -102,12 +103,22 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
       requestTimeoutMs: kc.runtimeRequestTimeout,
     }),
   );
-  const [cgroups, machine, cgroupDriver, runtimeName] = await Promise.all([
+  const [plainCgroups, machine, cgroupDriver, runtimeName] = await Promise.all([
     openCgroups(clock),
     readMachine(config.rootDir),
     cgroupDriverOf(cri, kc.cgroupDriver, log, signal),
     runtimeNameOf(cri, log, signal),
   ]);
+  // Where systemd owns the hierarchy it has to know the slices, or it sets their limits as it thinks fit.
+  const cgroups = cgroupDriver === 'systemd' ? systemdCgroups(plainCgroups) : plainCgroups;
+  const swapAccount =
+    cgroups.version === 1 ? await cgroups.read('/', 'memory', 'memory.memsw.limit_in_bytes') : cgroups.controllers.has('memory');
+  const cgroupPolicy = {
+    cpuCfsQuota: kc.cpuCFSQuota,
+    cpuCfsQuotaPeriodUs: kc.cpuCFSQuotaPeriod * 1000,
+    podPidsLimit: kc.podPidsLimit,
+    hugePageSizes: cgroups.hugePageSizes,
+  };
   checkMachine(config, cgroups.version, machine.swapBytes);
   const mounts = openMounts();
 
@@ -230,10 +241,7 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
         const memory = node.node()?.status?.allocatable?.memory;
         return memory === undefined ? undefined : parseQuantity(memory);
       },
-      podMemoryLimit: (pod) => {
-        const { memory } = podLimits(pod);
-        return memory === undefined ? undefined : parseQuantity(memory);
-      },
+      podMemoryLimit: (pod) => podCgroupValues(pod, cgroupPolicy).memoryLimitBytes,
       recordEvent,
       random: Math.random,
     }),
@@ -259,13 +267,11 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     }),
   );
   const policy: ContainerPolicy = {
-    cpuCfsQuota: kc.cpuCFSQuota,
-    cpuCfsQuotaPeriodUs: kc.cpuCFSQuotaPeriod * 1000,
-    hugePageSizes: cgroups.hugePageSizes,
+    ...cgroupPolicy,
     cgroupVersion: cgroups.version,
     memoryCapacityBytes: machine.memoryBytes,
     swapCapacityBytes: machine.swapBytes,
-    swapController: cgroups.version === 2 && cgroups.controllers.has('memory'),
+    swapController: swapAccount !== undefined && swapAccount !== false,
     swapBehavior: kc.memorySwap.swapBehavior,
     singleProcessOomKill: kc.singleProcessOOMKill ?? cgroups.version === 1,
   };
