@@ -9,6 +9,7 @@ const commands: Record<string, { summary: string; load: () => Promise<Command> }
     summary: 'run this machine as a Kubernetes node (kubelet flags and configuration)',
     load: async () => (await import('./cli/run.ts')).run,
   },
+  test: { summary: 'run every check and test of this checkout', load: async () => (await import('./cli/test.ts')).test },
 };
 
 function usage(): string {
