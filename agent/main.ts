@@ -9,6 +9,10 @@ const commands: Record<string, { summary: string; load: () => Promise<Command> }
     summary: 'run this machine as a Kubernetes node (kubelet flags and configuration)',
     load: async () => (await import('./cli/run.ts')).run,
   },
+  join: {
+    summary: 'join this machine to a cluster as a worker node (kubeadm join flags)',
+    load: async () => (await import('./cli/join.ts')).runJoin,
+  },
   test: { summary: 'run every check and test of this checkout', load: async () => (await import('./cli/test.ts')).test },
 };
 
