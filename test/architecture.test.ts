@@ -23,6 +23,7 @@ const rooms = [
   'identity',
   'images',
   'logs',
+  'logs',
   'node',
   'pods',
   'probes',
