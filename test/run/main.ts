@@ -123,15 +123,22 @@ function run(argv: readonly string[], limitMs: number, env: Record<string, strin
       child.kill('SIGTERM');
       setTimeout(() => child.kill('SIGKILL'), 20_000).unref();
     };
+    const from = performance.now();
+    let heardAt = from;
+    const ticker = setInterval(() => {
+      if (performance.now() - heardAt >= minute) print(`  … still running (${since(from)})`);
+    }, minute);
     const limit = setTimeout(() => end(`it took longer than ${Math.round(limitMs / minute)} min`), limitMs);
     for (const stream of [child.stdout, child.stderr])
       stream.on('data', (chunk: Buffer) => {
+        heardAt = performance.now();
         process.stdout.write(chunk);
         output += chunk.toString();
       });
     child.on('error', reject);
     child.on('exit', () => {
       clearTimeout(limit);
+      clearInterval(ticker);
       // A stray that holds our pipe must not hold us: what it could still say was not asked for.
       setTimeout(() => {
         child.stdout.destroy();
