@@ -9,6 +9,15 @@ const commands: Record<string, { summary: string; load: () => Promise<Command> }
     summary: 'run this machine as a Kubernetes node (kubelet flags and configuration)',
     load: async () => (await import('./cli/run.ts')).run,
   },
+  up: {
+    summary: 'run the pods of a folder of manifests on this machine, without a cluster',
+    load: async () => (await import('./cli/up.ts')).up,
+  },
+  down: { summary: 'end what up has started, and leave nothing behind', load: async () => (await import('./cli/down.ts')).down },
+  status: { summary: 'what the pods of this machine are doing', load: async () => (await import('./cli/status.ts')).status },
+  why: { summary: 'why a pod is in the state it is in: steps, times, events', load: async () => (await import('./cli/why.ts')).why },
+  logs: { summary: 'what a container has written', load: async () => (await import('./cli/logs.ts')).logs },
+  exec: { summary: 'run a command in a container', load: async () => (await import('./cli/exec.ts')).exec },
   join: {
     summary: 'join this machine to a cluster as a worker node (kubeadm join flags)',
     load: async () => (await import('./cli/join.ts')).runJoin,

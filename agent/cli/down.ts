@@ -1,0 +1,182 @@
+import { spawn } from 'node:child_process';
+import { existsSync, lstatSync, readdirSync, readlinkSync, rmdirSync, rmSync } from 'node:fs';
+import { readdir, readFile } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { parseArgs } from 'node:util';
+import { systemClock } from '../base/clock.ts';
+import { hasCode, messageOf } from '../base/errors.ts';
+import { parseMountinfo } from '../drivers/mounts/mountinfo.ts';
+import { openMounts } from '../drivers/mounts/mounts.ts';
+import { isErrno } from '../drivers/sys/errno.ts';
+import { clearCgroups } from './local/cgroup.ts';
+import { agent } from './local/client.ts';
+import { shortName } from './local/describe.ts';
+import { removeBridge } from './local/network.ts';
+import { localSocket, standalone } from './local/paths.ts';
+import { isAlive, stopProcess } from './local/process.ts';
+import { createProgress, type Progress } from './local/progress.ts';
+import { readState, requireRoot, type StandaloneState, takeLock } from './local/state.ts';
+import { findTool } from './local/tool.ts';
+import { clusterName } from './up.ts';
+
+const clock = systemClock;
+const repository = resolve(import.meta.dirname, '../..');
+
+const help = `Usage: keelson down
+
+Ends what "keelson up" has started (pods with their grace period, then agent and containerd) and removes everything it made. Packages that it installed and
+downloads in its cache stay.
+`;
+
+/** `keelson down`. Safe to run when nothing, or only half of it, is up. */
+export async function down(args: readonly string[], signal: AbortSignal): Promise<number> {
+  const { values } = parseArgs({ args: [...args], options: { help: { type: 'boolean', short: 'h' } } });
+  if (values.help === true) {
+    process.stdout.write(help);
+    return 0;
+  }
+  requireRoot('down');
+  const progress = createProgress(process.stdout, clock);
+  let found = await clusterDown(signal);
+  {
+    using _lock = takeLock();
+    let state: StandaloneState | undefined;
+    try {
+      state = readState();
+    } catch (error) {
+      progress.line(`  ${messageOf(error)}`);
+    }
+    if (state !== undefined || existsSync(standalone.lib) || existsSync(standalone.run)) {
+      await clear(state ?? {}, progress, signal);
+      found = true;
+    }
+  }
+  removeEmpty(standalone.parents, await mountPointsOfOthers());
+  progress.line(found ? 'Everything is gone.' : 'Nothing is up.');
+  return 0;
+}
+
+async function clear(state: StandaloneState, progress: Progress, signal: AbortSignal): Promise<void> {
+  if (isAlive(state.agent)) {
+    await progress.step('end the pods', () => endPods(signal));
+    await progress.step('stop the agent', () => stopProcess(state.agent, 20_000, clock, signal));
+  }
+  if (isAlive(state.containerd)) await progress.step('stop containerd', () => stopProcess(state.containerd, 20_000, clock, signal));
+  await progress.step(
+    'clear up',
+    async () => {
+      const killed = await clearCgroups(clock, signal);
+      const mounts = openMounts();
+      for (const folder of [standalone.lib, standalone.run])
+        for (const { mountPoint } of await mounts.listUnder(folder)) await mounts.unmount(mountPoint, { lazy: true }, signal);
+      const ip = findTool('ip');
+      if (ip !== undefined) await removeBridge(ip, signal);
+      removeLogLinks();
+      removeCniResults();
+      if (!(await otherAgentAnswers(signal))) rmSync(localSocket(), { force: true });
+      rmSync(standalone.run, { recursive: true, force: true });
+      // The state goes last: what was interrupted can be done again.
+      for (const name of existsSync(standalone.lib) ? readdirSync(standalone.lib) : [])
+        if (join(standalone.lib, name) !== standalone.state) rmSync(join(standalone.lib, name), { recursive: true, force: true });
+      removeEmpty(state.madeFolders ?? [], await mountPointsOfOthers());
+      rmSync(standalone.lib, { recursive: true, force: true });
+      return killed;
+    },
+    (killed) => (killed === 0 ? '' : `${killed} processes that were left have been killed`),
+  );
+}
+
+const pollMs = 100;
+// Over a pod's own grace period: for its hooks, its sandbox and its volumes.
+const graceMarginMs = 30_000;
+
+/** Has the agent end all pods; gives up (and leaves the rest to the clearing up) when it takes too long. */
+async function endPods(signal: AbortSignal): Promise<void> {
+  try {
+    const { pods } = await agent.status(signal);
+    const graceMs = Math.max(0, ...pods.map(({ pod }) => (pod.spec?.terminationGracePeriodSeconds ?? 30) * 1000));
+    const giveUpAt = clock.mono() + graceMs + graceMarginMs;
+    await agent.drain(signal);
+    for (;;) {
+      const left = await agent.status(signal);
+      if (left.pods.length === 0) return;
+      if (clock.mono() > giveUpAt) {
+        const names = left.pods.map(({ pod }) => shortName(pod, left.node)).join(', ');
+        process.stderr.write(`  ${names} did not end in time: killing the rest\n`);
+        return;
+      }
+      await clock.sleep(pollMs, signal);
+    }
+  } catch (error) {
+    // It crashes or hangs: nothing is left to ask, and the clearing up kills.
+    if (!hasCode(error, 'Unavailable')) throw error;
+  }
+}
+
+async function otherAgentAnswers(signal: AbortSignal): Promise<boolean> {
+  try {
+    await agent.status(signal);
+    return true;
+  } catch (error) {
+    if (hasCode(error, 'Unavailable')) return false;
+    throw error;
+  }
+}
+
+/** Links to our pods' logs in /var/log/containers; others' stay. */
+function removeLogLinks(): void {
+  const folder = '/var/log/containers';
+  if (!existsSync(folder)) return;
+  for (const name of readdirSync(folder)) {
+    const file = join(folder, name);
+    if (lstatSync(file).isSymbolicLink() && readlinkSync(file).startsWith(`${standalone.lib}/`)) rmSync(file, { force: true });
+  }
+}
+
+/** What the CNI library remembers of our network's pods, when they were killed and not ended. */
+function removeCniResults(): void {
+  const folder = '/var/lib/cni/results';
+  if (!existsSync(folder)) return;
+  for (const name of readdirSync(folder)) if (name.startsWith('keelson-')) rmSync(join(folder, name), { force: true });
+}
+
+/** Removes folders that are empty, inner ones first. One that is a mount point elsewhere stays: removing it would unmount it there. */
+function removeEmpty(folders: readonly string[], mountPoints: ReadonlySet<string>): void {
+  for (const folder of [...folders].sort((a, b) => b.length - a.length)) {
+    if (mountPoints.has(folder)) continue;
+    try {
+      rmdirSync(folder);
+    } catch (error) {
+      if (!isErrno(error, 'ENOENT', 'ENOTEMPTY', 'EEXIST', 'EBUSY')) throw error;
+    }
+  }
+}
+
+/** The mount points in every mount namespace of this machine. */
+async function mountPointsOfOthers(): Promise<Set<string>> {
+  const found = new Set<string>();
+  for (const name of await readdir('/proc')) {
+    if (!/^\d+$/.test(name)) continue;
+    try {
+      for (const { mountPoint } of parseMountinfo(await readFile(`/proc/${name}/mountinfo`, 'utf8'))) found.add(mountPoint);
+    } catch (error) {
+      // It has ended meanwhile, or is a zombie.
+      if (!isErrno(error, 'ENOENT', 'ESRCH', 'EINVAL')) throw error;
+    }
+  }
+  return found;
+}
+
+/** Ends the cluster of `keelson up --cluster`; says whether there was one. */
+async function clusterDown(signal: AbortSignal): Promise<boolean> {
+  const lab = join(repository, 'test/lab');
+  if (!existsSync(join('/var/lib/keelson-lab', clusterName)) || !existsSync(lab)) return false;
+  await new Promise<void>((done, fail) => {
+    const child = spawn(lab, ['down', '--name', clusterName], { stdio: 'inherit', signal });
+    child.once('error', fail);
+    child.once('close', (code) =>
+      code === 0 ? done() : fail(new Error(`test/lab down --name ${clusterName} failed (exit code ${code})`)),
+    );
+  });
+  return true;
+}

@@ -1,0 +1,60 @@
+import { type IncomingMessage, request } from 'node:http';
+import { AgentError } from '../../base/errors.ts';
+import type { LocalStatus, LocalWhy } from '../../server/local.ts';
+import { localSocket } from './paths.ts';
+
+/** Asks the agent of this machine; resolves to the response as it begins. Throws AgentError Unavailable when no agent runs here, else with its words. */
+export async function askAgent(method: 'GET' | 'POST', path: string, signal: AbortSignal): Promise<IncomingMessage> {
+  const socketPath = localSocket();
+  const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
+  const asked = request({ socketPath, method, path, signal }, resolve);
+  asked.once('error', (cause: NodeJS.ErrnoException) => {
+    if (cause.code === 'EACCES')
+      reject(new AgentError('Forbidden', `only root may talk to the agent (${socketPath}): run this as root`, { cause }));
+    else if (cause.code === 'ENOENT' || cause.code === 'ECONNREFUSED')
+      reject(new AgentError('Unavailable', `no agent runs here (nobody answers on ${socketPath}): start one with ./keelson up`, { cause }));
+    else reject(cause);
+  });
+  asked.end();
+  const response = await promise;
+  if ((response.statusCode ?? 500) < 300) return response;
+  throw new AgentError(response.statusCode === 404 ? 'NotFound' : 'Refused', (await textOf(response)).trim());
+}
+
+async function textOf(response: IncomingMessage): Promise<string> {
+  const chunks: Buffer[] = [];
+  for await (const chunk of response as AsyncIterable<Buffer>) chunks.push(chunk);
+  return Buffer.concat(chunks).toString('utf8');
+}
+
+async function json<T>(method: 'GET' | 'POST', path: string, signal: AbortSignal): Promise<T> {
+  return JSON.parse(await textOf(await askAgent(method, path, signal))) as T;
+}
+
+export const agent = {
+  status: (signal: AbortSignal): Promise<LocalStatus> => json('GET', '/status', signal),
+  why: (pod: PodName, signal: AbortSignal): Promise<LocalWhy> => json('GET', `/why/${pathOf(pod)}`, signal),
+  exec: (pod: PodName, container: string, query: URLSearchParams, signal: AbortSignal): Promise<{ url: string }> =>
+    json('POST', `/exec/${pathOf(pod)}/${encodeURIComponent(container)}?${query}`, signal),
+  drain: (signal: AbortSignal): Promise<object> => json('POST', '/drain', signal),
+};
+
+export interface PodName {
+  readonly namespace: string;
+  readonly name: string;
+}
+
+/** `web`, or `kube-system/web`. */
+export function parsePodName(text: string, namespace: string | undefined): PodName {
+  const [first = '', second] = text.replace(/^pods?\//, '').split('/');
+  return second === undefined ? { namespace: namespace ?? 'default', name: first } : { namespace: first, name: second };
+}
+
+export function pathOf({ namespace, name }: PodName): string {
+  return `${encodeURIComponent(namespace)}/${encodeURIComponent(name)}`;
+}
+
+/** The container that is meant when none is named, as kubectl has it. */
+export function defaultContainer({ pod }: LocalWhy): string {
+  return pod.metadata.annotations?.['kubectl.kubernetes.io/default-container'] ?? pod.spec?.containers[0]?.name ?? '';
+}

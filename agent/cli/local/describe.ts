@@ -1,0 +1,186 @@
+import type { ContainerStatus } from '../../model/generated/api.ts';
+import type { LocalPod, LocalStatus, LocalWhy } from '../../server/local.ts';
+
+/** `850 ms`, `3.2 s`, `2m10s`, `5h3m`, `4d2h`. */
+export function formatTook(ms: number): string {
+  if (ms < 1000) return `${Math.round(ms)} ms`;
+  if (ms < 60_000) return `${(ms / 1000).toFixed(1)} s`;
+  const seconds = Math.floor(ms / 1000);
+  const parts = [
+    [Math.floor(seconds / 86_400), 'd'],
+    [Math.floor(seconds / 3600) % 24, 'h'],
+    [Math.floor(seconds / 60) % 60, 'm'],
+    [seconds % 60, 's'],
+  ] as const;
+  const first = parts.findIndex(([n]) => n > 0);
+  return parts
+    .slice(first, first + 2)
+    .filter(([n]) => n > 0)
+    .map(([n, unit]) => `${n}${unit}`)
+    .join('');
+}
+
+/** The name that a person gave the pod: a static pod's own name ends with the node's. */
+export function shortName(pod: LocalPod['pod'], node: string): string {
+  const { name, namespace, annotations } = pod.metadata;
+  const source = annotations?.['kubernetes.io/config.source'];
+  const suffix = `-${node.toLowerCase()}`;
+  const own = (source === 'file' || source === 'http') && name.endsWith(suffix) ? name.slice(0, -suffix.length) : name;
+  return namespace === 'default' ? own : `${namespace}/${own}`;
+}
+
+/** The word for a pod's state, as `kubectl get pods` has it. */
+export function stateOf({ pod, activity }: LocalPod): string {
+  if (activity?.lifecycle === 'terminating' && pod.status?.phase !== 'Succeeded' && pod.status?.phase !== 'Failed') return 'Terminating';
+  const { status } = pod;
+  if (pod.spec === undefined) return 'Terminating';
+  if (status?.reason !== undefined) return status.reason;
+  const inits = status?.initContainerStatuses ?? [];
+  for (const [i, init] of inits.entries()) {
+    const { terminated, waiting, running } = init.state ?? {};
+    if (terminated?.exitCode === 0 || (running !== undefined && init.started === true)) continue;
+    if (terminated !== undefined) return `Init:${terminated.reason ?? `ExitCode:${terminated.exitCode}`}`;
+    if (waiting?.reason !== undefined && waiting.reason !== 'PodInitializing') return `Init:${waiting.reason}`;
+    return `Init:${i}/${inits.length}`;
+  }
+  const word = (container: ContainerStatus): string | undefined =>
+    container.state?.waiting?.reason ?? container.state?.terminated?.reason ?? undefined;
+  const phase = status?.phase ?? 'Pending';
+  if (phase === 'Succeeded') return 'Completed';
+  const words = (status?.containerStatuses ?? []).map(word).filter((w) => w !== undefined && w !== 'Completed');
+  return words.at(-1) ?? phase;
+}
+
+export function isReady({ pod }: LocalPod): boolean {
+  return pod.status?.conditions?.some((c) => c.type === 'Ready' && c.status === 'True') === true;
+}
+
+/** True when the pod has nothing more to do before it counts as up: ready, or ended well. */
+export function isSettled(local: LocalPod): boolean {
+  return isReady(local) || local.pod.status?.phase === 'Succeeded';
+}
+
+/** True when waiting longer will hardly help: it has failed, or fails again and again. */
+export function isStuck(local: LocalPod): boolean {
+  return (
+    local.pod.status?.phase === 'Failed' || /CrashLoopBackOff|ImagePullBackOff|InvalidImageName|ErrImageNeverPull/.test(stateOf(local))
+  );
+}
+
+/** Rows as columns, two spaces apart. */
+export function table(rows: readonly (readonly string[])[]): string {
+  const widths = rows.reduce<number[]>((found, row) => row.map((cell, i) => Math.max(found[i] ?? 0, cell.length)), []);
+  return rows
+    .map((row) =>
+      row
+        .map((cell, i) => cell.padEnd(widths[i] ?? 0))
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n');
+}
+
+/** `keelson status`: the node in a line, its pods in a table, then whatever needs a person. */
+export function describeStatus(status: LocalStatus, now: number): string {
+  const kind = status.standalone ? 'standalone' : 'in a cluster';
+  const lines = [`Node ${status.node}, ${kind}, ${status.runtime}, agent up for ${formatTook(now - status.startedAt)}`];
+  if (status.manifests !== undefined) lines.push(`Manifests: ${status.manifests}`);
+  lines.push('');
+  if (status.pods.length === 0) lines.push('No pods.');
+  else {
+    const rows = status.pods.map((local) => {
+      const { pod } = local;
+      const containers = pod.status?.containerStatuses ?? [];
+      const restarts = [...(pod.status?.initContainerStatuses ?? []), ...containers].reduce((sum, c) => sum + c.restartCount, 0);
+      const started = pod.status?.startTime;
+      return [
+        shortName(pod, status.node),
+        `${containers.filter((c) => c.ready).length}/${pod.spec?.containers.length ?? 0}`,
+        stateOf(local),
+        String(restarts),
+        started === undefined ? '-' : formatTook(now - Date.parse(started)),
+        pod.status?.podIP ?? '-',
+      ];
+    });
+    lines.push(table([['POD', 'READY', 'STATUS', 'RESTARTS', 'AGE', 'IP'], ...rows]));
+  }
+  const waiting = status.pods.flatMap((local) => waitingLines(local).map((line) => `  ${shortName(local.pod, status.node)}: ${line}`));
+  if (waiting.length > 0) lines.push('', 'Waiting:', ...waiting);
+  if (status.problems.length > 0)
+    lines.push('', 'Manifests that cannot be used:', ...status.problems.map(({ origin, message }) => `  ${told(origin, message)}`));
+  return `${lines.join('\n')}\n`;
+}
+
+/** An error about a manifest names it already, as a rule. */
+export function told(origin: string, message: string): string {
+  return message.includes(origin) ? message : `${origin}: ${message}`;
+}
+
+function waitingLines({ activity, pod }: LocalPod): string[] {
+  if (pod.status?.phase === 'Succeeded') return [];
+  return (activity?.waiting ?? []).map(({ subject, message }) => (subject === '' ? message : `${subject}: ${message}`));
+}
+
+const stepNames: Readonly<Record<string, string>> = {
+  prepare: 'folders and cgroup',
+  mountVolumes: 'volumes',
+  createSandbox: 'sandbox and network',
+  pullImage: 'image for',
+  startContainer: 'start',
+  preStop: 'preStop hook of',
+  stopContainer: 'stop',
+  removeContainer: 'remove old',
+  stopSandbox: 'stop sandbox',
+  unmountVolumes: 'unmount volumes',
+  removeCgroup: 'remove cgroup',
+  purge: 'clear away',
+};
+
+/** A step in words: `createSandbox` → `sandbox and network`, `startContainer app` → `start app`. */
+export function stepWords(step: string): string {
+  const [kind = '', ...rest] = step.split(' ');
+  return [stepNames[kind] ?? kind, ...rest].join(' ');
+}
+
+/** `keelson why POD`: what it is, what it waits for, what was done for it and how long that took, and its events. */
+export function describeWhy(why: LocalWhy): string {
+  const { pod, activity, events, now } = why;
+  const { name, namespace, uid } = pod.metadata;
+  const lines = [`Pod ${namespace}/${name} (UID ${uid}): ${stateOf(why)}${pod.status?.podIP ? `, IP ${pod.status.podIP}` : ''}`];
+  if (pod.status?.message !== undefined) lines.push(`  ${pod.status.message}`);
+  const containers = [...(pod.status?.initContainerStatuses ?? []), ...(pod.status?.containerStatuses ?? [])];
+  if (containers.length > 0) lines.push('', 'Containers:', ...containers.map((c) => `  ${describeContainer(c, now)}`));
+  const waiting = waitingLines(why);
+  lines.push('', 'Waiting for:', ...(waiting.length === 0 ? ['  nothing'] : waiting.map((line) => `  ${line}`)));
+  if (activity !== undefined && activity.inFlight.length > 0) lines.push('', 'Under way:', ...activity.inFlight.map((key) => `  ${key}`));
+  if (activity !== undefined && activity.steps.length > 0) {
+    const rows = activity.steps.map(({ step, startedAt, tookMs, error }) => [
+      `  ${clockTime(startedAt)}`,
+      stepWords(step),
+      formatTook(tookMs),
+      error ?? '',
+    ]);
+    lines.push('', 'Steps:', table(rows));
+  }
+  if (events.length > 0) {
+    const rows = events.map((e) => [`  ${clockTime(e.at)}`, e.type, e.reason, `${e.message}${e.count > 1 ? ` (${e.count} times)` : ''}`]);
+    lines.push('', 'Events:', table(rows));
+  }
+  return `${lines.join('\n')}\n`;
+}
+
+const clockTime = (wall: number): string => new Date(wall).toISOString().slice(11, 23);
+
+function describeContainer(container: ContainerStatus, now: number): string {
+  const { running, terminated, waiting } = container.state ?? {};
+  const since = (time: string | undefined): string => (time === undefined ? '' : ` for ${formatTook(now - Date.parse(time))}`);
+  const state =
+    running !== undefined
+      ? `running${since(running.startedAt)}${container.ready ? '' : ', not ready'}`
+      : terminated !== undefined
+        ? `ended with exit code ${terminated.exitCode} (${terminated.reason ?? ''})${terminated.message ? `: ${terminated.message}` : ''}`
+        : `waiting: ${waiting?.reason ?? ''}${waiting?.message ? `: ${waiting.message}` : ''}`;
+  const last = container.lastState?.terminated;
+  const before = last === undefined ? '' : `; before that it ended with exit code ${last.exitCode} (${last.reason ?? ''})`;
+  return `${container.name}: ${state}, ${container.restartCount} restarts${before}`;
+}

@@ -1,0 +1,297 @@
+import { spawn } from 'node:child_process';
+import { existsSync, readdirSync } from 'node:fs';
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { parseArgs } from 'node:util';
+import { stringify } from 'yaml';
+import { systemClock } from '../base/clock.ts';
+import { AgentError, hasCode } from '../base/errors.ts';
+import type { LocalStatus } from '../server/local.ts';
+import { ensureDaemonCgroup } from './local/cgroup.ts';
+import { agent } from './local/client.ts';
+import { startContainerd } from './local/containerd.ts';
+import { formatTook, isSettled, isStuck, shortName } from './local/describe.ts';
+import { importExampleImages } from './local/example-images.ts';
+import { ensureBridge, writeCniConfig } from './local/network.ts';
+import { findPrograms, installPackages, missingPackages } from './local/packages.ts';
+import { localSocket, standalone } from './local/paths.ts';
+import { isAlive, startDaemon, stopProcess, type Tracked, tailOf } from './local/process.ts';
+import { createProgress, type Progress } from './local/progress.ts';
+import { readState, requireRoot, type StandaloneState, takeLock, writeState } from './local/state.ts';
+
+const clock = systemClock;
+const repository = resolve(import.meta.dirname, '../..');
+const defaultTimeoutSeconds = 180;
+
+const help = `Usage: keelson up [--manifests DIR] [--timeout SECONDS]
+       keelson up --cluster
+
+Runs the pods of a folder of manifests on this machine, without a cluster: installs what is missing, starts a containerd and an agent of its own, and shows
+what each pod is doing. Safe to run again. "keelson down" takes everything away.
+
+  --manifests DIR    each file holds a Pod; edits take effect at once (default: the examples folder)
+  --timeout SECONDS  how long to wait for the pods (default: ${defaultTimeoutSeconds}); they go on starting afterwards
+  --cluster          starts a real control plane on this machine instead, joins it, and leaves kubectl ready to use
+`;
+
+/** `keelson up`. Exit code 1 when a pod is not up in time. */
+export async function up(args: readonly string[], signal: AbortSignal): Promise<number> {
+  const { values } = parseArgs({
+    args: [...args],
+    options: {
+      manifests: { type: 'string' },
+      timeout: { type: 'string' },
+      cluster: { type: 'boolean' },
+      help: { type: 'boolean', short: 'h' },
+    },
+  });
+  if (values.help === true) {
+    process.stdout.write(help);
+    return 0;
+  }
+  requireRoot('up');
+  if (values.cluster === true) return await upCluster(signal);
+  const timeoutSeconds = Number(values.timeout ?? defaultTimeoutSeconds);
+  if (!(timeoutSeconds > 0)) throw new AgentError('Usage', `--timeout must be a number of seconds, not "${values.timeout}"`);
+  const progress = createProgress(process.stdout, clock);
+  const startedAt = clock.mono();
+  {
+    using _lock = takeLock();
+    await start(values.manifests, progress, signal);
+  }
+  return await waitForPods(timeoutSeconds, startedAt, progress, signal);
+}
+
+async function start(wanted: string | undefined, progress: Progress, signal: AbortSignal): Promise<void> {
+  let state = readState() ?? {};
+  const manifests = resolve(wanted ?? state.manifests ?? join(repository, 'examples'));
+  if (!existsSync(manifests)) throw new AgentError('NotFound', `there is no ${manifests}: name a folder of manifests with --manifests`);
+  const keep = (more: Partial<StandaloneState>): void => {
+    state = { ...state, ...more };
+    writeState(state);
+  };
+  await refuseOtherAgent(state, signal);
+
+  progress.line('Preparing this machine');
+  const missing = missingPackages();
+  if (missing.length > 0) await progress.step(`install ${missing.join(', ')} with apt`, () => installPackages(missing, signal));
+  const programs = await findPrograms(signal);
+  keep({ manifests, madeFolders: state.madeFolders ?? foldersToMake() });
+  await progress.step(
+    'network for pods',
+    async () => {
+      keep({ subnet: await ensureBridge(programs.ip, state.subnet, signal) });
+      await writeCniConfig(state.subnet ?? '');
+    },
+    () => `${state.subnet} on bridge ${standalone.bridge}`,
+  );
+  if (!isAlive(state.containerd)) {
+    // An agent that has lost its runtime would see a new one as empty: it starts again beside it.
+    await stopProcess(state.agent, 20_000, clock, signal);
+    await progress.step(
+      'start containerd',
+      async () =>
+        keep({ containerd: await startContainerd(programs, await ensureDaemonCgroup('containerd', clock, signal), clock, signal) }),
+      () => programs.containerdVersion,
+    );
+  }
+  await progress.step(
+    'example image',
+    () => importExampleImages(programs.ctr, standalone.containerdSocket, standalone.lib, signal),
+    (made) => (made ? 'made on the spot' : 'there already'),
+  );
+  const status = isAlive(state.agent) ? await agent.status(signal).catch(() => undefined) : undefined;
+  if (status?.manifests !== manifests) {
+    await stopProcess(state.agent, 20_000, clock, signal);
+    await progress.step(
+      'start the agent',
+      async () => keep({ agent: await startAgent(manifests, signal) }),
+      () => `manifests from ${manifests}`,
+    );
+  }
+}
+
+/** The socket must be ours: another agent on this machine keeps its own. */
+async function refuseOtherAgent(state: StandaloneState, signal: AbortSignal): Promise<void> {
+  if (isAlive(state.agent)) return;
+  let other: LocalStatus;
+  try {
+    other = await agent.status(signal);
+  } catch (error) {
+    if (hasCode(error, 'Unavailable')) return;
+    throw error;
+  }
+  throw new AgentError('Conflict', `an agent that keelson up has not started runs here already (node ${other.node}): stop it first`);
+}
+
+// Folders that the runtime and the agent make outside of our own.
+const foreignFolders = [
+  '/var/log/containers',
+  '/var/lib/cni',
+  '/var/lib/cni/results',
+  '/run/containerd',
+  '/run/containerd/s',
+  '/run/containerd/fifo',
+];
+
+function foldersToMake(): string[] {
+  return [...foreignFolders, ...standalone.parents].filter(
+    (folder) => !existsSync(folder) || folder === '/var/lib/keelson' || folder === '/run/keelson',
+  );
+}
+
+/** KubeletConfiguration of the standalone agent: everything below our own folder, nothing listening on the network. */
+export function standaloneConfig(manifests: string): Record<string, unknown> {
+  return {
+    apiVersion: 'kubelet.config.k8s.io/v1beta1',
+    kind: 'KubeletConfiguration',
+    staticPodPath: manifests,
+    podLogsDir: standalone.podLogs,
+    containerRuntimeEndpoint: `unix://${standalone.containerdSocket}`,
+    cgroupDriver: 'cgroupfs',
+    cgroupRoot: standalone.cgroup,
+    enableServer: false,
+    healthzPort: 0,
+    authentication: { anonymous: { enabled: false }, webhook: { enabled: false } },
+    authorization: { mode: 'AlwaysAllow' },
+    resolvConf: existsSync('/etc/resolv.conf') ? '/etc/resolv.conf' : '',
+    volumePluginDir: `${standalone.kubeletRoot}/volume-plugins`,
+    failSwapOn: false,
+    failCgroupV1: false,
+    // The images are made here and could not be pulled again.
+    imageGCHighThresholdPercent: 100,
+    imageGCLowThresholdPercent: 99,
+    evictionHard: {
+      'memory.available': '100Mi',
+      'nodefs.available': '0%',
+      'nodefs.inodesFree': '0%',
+      'imagefs.available': '0%',
+      'imagefs.inodesFree': '0%',
+    },
+  };
+}
+
+const agentDeadlineMs = 60_000;
+const pollMs = 100;
+
+async function startAgent(manifests: string, signal: AbortSignal): Promise<Tracked> {
+  await mkdir(standalone.kubeletRoot, { recursive: true });
+  await writeFile(standalone.kubeletConfig, stringify(standaloneConfig(manifests)), { mode: 0o600 });
+  const main = join(repository, 'agent/main.ts');
+  const flags = [
+    `--config=${standalone.kubeletConfig}`,
+    `--root-dir=${standalone.kubeletRoot}`,
+    `--cert-dir=${standalone.kubeletRoot}/pki`,
+  ];
+  const tracked = startDaemon([process.execPath, '--disable-warning=ExperimentalWarning', main, 'run', ...flags], {
+    logFile: standalone.agentLog,
+    cgroupProcs: await ensureDaemonCgroup('agent', clock, signal),
+  });
+  const giveUpAt = clock.mono() + agentDeadlineMs;
+  for (;;) {
+    try {
+      await agent.status(signal);
+      return tracked;
+    } catch (error) {
+      if (!hasCode(error, 'Unavailable')) throw error;
+    }
+    if (!isAlive(tracked) || clock.mono() > giveUpAt) {
+      await stopProcess(tracked, 5000, clock, signal);
+      throw new AgentError(
+        'Unavailable',
+        `the agent did not come up on ${localSocket()}. The end of ${standalone.agentLog}:\n${tailOf(standalone.agentLog)}`,
+      );
+    }
+    await clock.sleep(pollMs, signal);
+  }
+}
+
+// How long a manifest that has just been put there may take to show up as a pod.
+const emptyFolderMs = 2000;
+
+async function waitForPods(timeoutSeconds: number, startedAt: number, progress: Progress, signal: AbortSignal): Promise<number> {
+  progress.line('Starting pods');
+  const begunAt = clock.mono();
+  const giveUpAt = begunAt + timeoutSeconds * 1000;
+  for (;;) {
+    const status = await agent.status(signal);
+    progress.pods(status);
+    const now = clock.mono();
+    const settled = status.pods.every(isSettled) && (status.pods.length > 0 || now > begunAt + emptyFolderMs);
+    const hopeless = status.pods.length > 0 && status.pods.every((local) => isSettled(local) || isStuck(local));
+    if (!settled && !hopeless && now < giveUpAt) {
+      await clock.sleep(pollMs, signal);
+      continue;
+    }
+    progress.settle();
+    const bad = status.pods.filter((local) => !isSettled(local)).map(({ pod }) => shortName(pod, status.node));
+    const took = formatTook(now - startedAt);
+    if (bad.length > 0)
+      progress.line(`\n${bad.join(', ')} not up after ${took}. To see why:\n${bad.map((name) => `  ./keelson why ${name}`).join('\n')}`);
+    else progress.line(`\n${status.pods.length === 0 ? 'The agent runs, and there are no pods yet' : 'Everything is up'} (${took}).`);
+    for (const { pod } of status.pods)
+      if (pod.spec?.hostNetwork !== true && pod.spec?.containers.some((c) => c.ports?.some((p) => (p.hostPort ?? 0) !== 0)) === true)
+        progress.line(`Note: the hostPort of ${shortName(pod, status.node)} is not served standalone; reach the pod by its IP.`);
+    progress.line(`\n${nextCommands(status).join('\n')}`);
+    return bad.length > 0 || status.problems.length > 0 ? 1 : 0;
+  }
+}
+
+/** What to try next, for the pods that there are. */
+export function nextCommands(status: LocalStatus): string[] {
+  const lines = ['Try next:', '  ./keelson status'];
+  const web = status.pods.find(
+    ({ pod }) => pod.status?.podIP && pod.spec?.containers.some((c) => c.ports?.some((p) => p.protocol === 'TCP')),
+  );
+  const any = web ?? status.pods[0];
+  if (any !== undefined) {
+    const name = shortName(any.pod, status.node);
+    lines.push(`  ./keelson logs ${name}`, `  ./keelson exec -it ${name} -- sh`, `  ./keelson why ${name}`);
+  }
+  const port = web?.pod.spec?.containers.flatMap((c) => c.ports ?? []).find((p) => p.protocol === 'TCP')?.containerPort;
+  if (web !== undefined && port !== undefined) lines.push(`  curl http://${web.pod.status?.podIP}${port === 80 ? '' : `:${port}`}`);
+  if (status.manifests !== undefined) {
+    const [file] = existsSync(status.manifests) ? manifestsIn(status.manifests) : [];
+    lines.push(
+      `  edit ${file === undefined ? `a file in ${status.manifests}` : join(status.manifests, file)}: it takes effect when you save`,
+    );
+  }
+  lines.push('  ./keelson down');
+  return lines;
+}
+
+function manifestsIn(folder: string): string[] {
+  const names = readdirSync(folder).filter((name) => /\.(ya?ml|json)$/.test(name));
+  return names.sort((a, b) => Number(b.startsWith('web')) - Number(a.startsWith('web')));
+}
+
+/** A real control plane of the test bed with this agent as its node. */
+async function upCluster(signal: AbortSignal): Promise<number> {
+  const lab = join(repository, 'test/lab');
+  if (!existsSync(lab))
+    throw new AgentError(
+      'NotSupported',
+      'keelson up --cluster needs the source tree with its test bed: run it in a clone of the repository',
+    );
+  process.stdout.write(
+    'Starting a control plane and a node on this machine, in network namespaces of their own.\nThe first time this builds Kubernetes from source: about ten minutes.\n',
+  );
+  const code = await new Promise<number>((done, fail) => {
+    const child = spawn(lab, ['up', '--name', clusterName, '--agent', 'keelson'], { stdio: 'inherit', signal });
+    child.once('error', fail);
+    child.once('close', (exit) => done(exit ?? 1));
+  });
+  if (code !== 0) return code;
+  process.stdout.write(`
+The cluster is up. Try next:
+  test/lab kubectl --name ${clusterName} get nodes -o wide
+  test/lab kubectl --name ${clusterName} get pods -A
+  test/lab kubectl --name ${clusterName} run web --image=registry.k8s.io/e2e-test-images/nginx:1.15-4
+  test/lab status --name ${clusterName}
+  ./keelson down
+`);
+  return 0;
+}
+
+/** The name of the test bed's cluster that `up --cluster` starts. */
+export const clusterName = 'up';
