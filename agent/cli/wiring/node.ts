@@ -16,11 +16,13 @@ import { createKubeClient, type KubeClient, pathOf } from '../../drivers/kube/cl
 import { createEventRecorder, type EventRecorder } from '../../drivers/kube/events.ts';
 import { createObjects } from '../../drivers/kube/objects.ts';
 import { reflect } from '../../drivers/kube/reflector.ts';
+import * as logFiles from '../../drivers/logs/files.ts';
 import { podLogFolders } from '../../drivers/logs/folders.ts';
 import { readContainerLog } from '../../drivers/logs/read.ts';
 import { openMounts } from '../../drivers/mounts/mounts.ts';
 import * as volumeDisk from '../../drivers/mounts/volume-disk.ts';
 import { hostName, readMachine, readNetwork, resolveHost } from '../../drivers/proc/machine.ts';
+import { startLogRotation } from '../../logs/worker.ts';
 import type { Pod, PodStatus, RuntimeClass, Service, SubjectAccessReview, TokenRequest, TokenReview } from '../../model/generated/api.ts';
 import { type AgentNode, type AgentPod, isMirrorPod } from '../../model/pod.ts';
 import { parseQuantity } from '../../model/quantity.ts';
@@ -333,6 +335,20 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     leftovers: async () => leftovers(volumes.listPodsOnDisk(), await resources.listPodCgroups(), await podLogFolders(kc.podLogsDir)),
   };
   const pods = stack.use(startPods(podsOptions));
+  stack.use(
+    startLogRotation({
+      clock,
+      log,
+      signal,
+      runtime,
+      files: logFiles,
+      reopen: (id, s) => cri.reopenContainerLog({ container_id: id }, s),
+      maxSizeBytes: parseQuantity(kc.containerLogMaxSize),
+      maxFiles: kc.containerLogMaxFiles,
+      workers: kc.containerLogMaxWorkers,
+      intervalMs: kc.containerLogMonitorInterval,
+    }),
+  );
   stack.use(volumes.onChange((uid) => pods.poke(uid)));
   stack.use(
     specs.subscribe((uid) => {

@@ -58,10 +58,10 @@ export async function compress(path: string, signal: AbortSignal): Promise<void>
     const { mode } = await source.stat();
     await using target = await open(temporary, 'w', mode & 0o777);
     await pipeline(
-      source.createReadStream({ autoClose: false }),
+      source.createReadStream(),
       createGzip(),
       // Written out before it takes the log's place: a power cut must not leave an empty archive and no log.
-      target.createWriteStream({ autoClose: false, flush: true }),
+      target.createWriteStream({ flush: true }),
       { signal },
     );
     await rename(temporary, `${path}.gz`);
