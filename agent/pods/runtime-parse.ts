@@ -31,7 +31,7 @@ export function parseContainer(status: ContainerStatus, sandboxId: string, termi
     id: status.id ?? '',
     name: status.labels?.[containerNameLabel] ?? status.metadata?.name ?? '',
     sandboxId,
-    state: containerState(status.state),
+    state: wasCutShort(status) ? 'created' : containerState(status.state),
     restartCount: count(annotations[restartCountAnnotation]) ?? status.metadata?.attempt ?? 0,
     hash: annotations[containerHashAnnotation] ?? '',
     createdAt: toMs(status.created_at),
@@ -48,6 +48,20 @@ export function parseContainer(status: ContainerStatus, sandboxId: string, termi
     user: user === undefined ? undefined : { uid: user.uid ?? 0, gid: user.gid ?? 0, supplementalGroups: user.supplemental_groups ?? [] },
     resources: status.resources?.linux,
   };
+}
+
+/**
+ * True for a container that never ran because whoever asked for its start went away: an agent that was killed, a pod that had to end meanwhile. containerd
+ * 2.1 tells it as ended, never started, code 128, reason StartError and "… failed to create shim task: context canceled"; to us it is one that has been
+ * created and not started, since a restart of the agent is no failure of the container.
+ */
+function wasCutShort(status: ContainerStatus): boolean {
+  return (
+    status.state === 'CONTAINER_EXITED' &&
+    toMs(status.started_at) === 0 &&
+    status.reason === 'StartError' &&
+    status.message?.includes('context canceled') === true
+  );
 }
 
 function containerState(state: ContainerStatus['state']): RuntimeContainer['state'] {

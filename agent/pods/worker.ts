@@ -249,18 +249,22 @@ export function startPods(options: PodsOptions): Pods {
     const now = { wall: clock.wall(), mono: clock.mono() };
     const published = statuses.get(uid)?.status ?? machine.pod.status ?? {};
     const rejected: Ending | undefined = machine.rejection && { ...machine.rejection, graceSeconds: 0 };
-    const before = machine.lifecycle;
-    machine.lifecycle = nextLifecycle({
-      pod: machine.pod,
-      inSource: machine.inSource,
-      ending: rejected ?? options.endings.get(uid),
-      lifecycle: machine.lifecycle,
-      runtime: observed,
-      published: [...(published.containerStatuses ?? []), ...(published.initContainerStatuses ?? [])],
-      busy: isBusy(machine),
-      now,
-    });
-    if (machine.lifecycle.kind !== before.kind) onTransition(uid, machine, before);
+    // Until it rests: a pod that has to end and of which nothing runs has ended, and nobody would ask again.
+    for (;;) {
+      const before = machine.lifecycle;
+      machine.lifecycle = nextLifecycle({
+        pod: machine.pod,
+        inSource: machine.inSource,
+        ending: rejected ?? options.endings.get(uid),
+        lifecycle: before,
+        runtime: observed,
+        published: [...(published.containerStatuses ?? []), ...(published.initContainerStatuses ?? [])],
+        busy: isBusy(machine),
+        now,
+      });
+      if (machine.lifecycle.kind === before.kind) break;
+      onTransition(uid, machine, before);
+    }
     const plan = planPod({
       pod: machine.pod,
       inSource: machine.inSource,

@@ -1,0 +1,30 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { parseContainer } from '../../../agent/pods/runtime-parse.ts';
+import type { ContainerStatus } from '../../../cri-protos/generated/cri.ts';
+
+const cutShort: ContainerStatus = {
+  id: 'c1',
+  state: 'CONTAINER_EXITED',
+  exit_code: 128,
+  reason: 'StartError',
+  message: 'failed to create containerd task: failed to create shim task: context canceled',
+  finished_at: 1_795_253_742_000_000_000,
+};
+
+// What containerd 2.1 tells of containers whose caller was killed in the middle of StartContainer, and what looks like it.
+const table: [string, Partial<ContainerStatus>, 'created' | 'exited' | 'running' | 'unknown'][] = [
+  ['a start that its caller gave up', {}, 'created'],
+  [
+    'a start that failed by itself',
+    { message: 'failed to create containerd task: exec: "nope": executable file not found in $PATH' },
+    'exited',
+  ],
+  ['a container that ran, and prints such words', { started_at: 1_795_253_741_000_000_000, reason: 'Error' }, 'exited'],
+  ['a container that has ended', { reason: 'Completed', exit_code: 0, message: '' }, 'exited'],
+  ['a container that runs', { state: 'CONTAINER_RUNNING', reason: '' }, 'running'],
+];
+
+for (const [name, more, state] of table) {
+  test(`state: ${name} is ${state}`, () => assert.equal(parseContainer({ ...cutShort, ...more }, 's1', '').state, state));
+}
