@@ -23,7 +23,11 @@ const definitions = loadSync(join(import.meta.dirname, '../../../cri-protos/cri.
 const never = new AbortController().signal;
 
 /** A runtime that answers as the handlers say, and a client of it. */
-async function withRuntime(handlers: Handlers, run: (client: CriClient, restart: () => Promise<void>) => Promise<void>): Promise<void> {
+async function withRuntime(
+  handlers: Handlers,
+  run: (client: CriClient, restart: () => Promise<void>) => Promise<void>,
+  requestTimeoutMs = 20_000,
+): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), 'cri-'));
   const endpoint = `unix://${join(folder, 'cri.sock')}`;
   const start = async (): Promise<Server> => {
@@ -36,7 +40,7 @@ async function withRuntime(handlers: Handlers, run: (client: CriClient, restart:
     return server;
   };
   let server = await start();
-  const client = connectCri({ endpoint, clock: systemClock, log: silentLog, requestTimeoutMs: 400 });
+  const client = connectCri({ endpoint, clock: systemClock, log: silentLog, requestTimeoutMs });
   try {
     await run(client, async () => {
       server.forceShutdown();
@@ -132,9 +136,13 @@ test('the signal cancels a call, here and in the runtime', async () => {
 });
 
 test('a call without an answer ends at its own deadline', async () => {
-  await withRuntime({ Version: () => undefined }, async (client) => {
-    await assert.rejects(client.version({}, never), { code: 'DeadlineExceeded', message: 'Version: timed out after 400 ms' });
-  });
+  await withRuntime(
+    { Version: () => undefined },
+    async (client) => {
+      await assert.rejects(client.version({}, never), { code: 'DeadlineExceeded', message: 'Version: timed out after 400 ms' });
+    },
+    400,
+  );
 });
 
 test('after a restart of the runtime calls work again within two seconds', async () => {
