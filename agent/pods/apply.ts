@@ -1,4 +1,4 @@
-import { mkdir, readdir, rm, symlink } from 'node:fs/promises';
+import { mkdir, readdir, readlink, rm, symlink } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { ContainerConfig, PodSandboxConfig } from '../../cri-protos/generated/cri.ts';
 import type { Clock } from '../base/clock.ts';
@@ -66,6 +66,9 @@ export interface ApplyDeps {
 export type ActionResult = { readonly kind: 'done' } | { readonly kind: 'image'; readonly imageRef: string };
 
 const done: ActionResult = { kind: 'done' };
+
+// Containers that are taken away to start anew get no more than the shortest grace (pkg/kubelet/kuberuntime: a grace of 0 becomes 2 s).
+const resetGraceSeconds = 2;
 
 /** `spec.containers{name}`, as events name the container they are about. */
 export function fieldPathOf(pod: AgentPod, name: string): string {
@@ -135,6 +138,14 @@ export async function applyAction(
       if (gone !== undefined) await removeLogs(deps, pod, gone.name, gone.id, gone.logPath);
       return done;
     }
+    case 'resetContainer':
+      if (action.kill) {
+        const message = `Stopping container ${action.container}: a restart rule asked for all containers to be restarted`;
+        recordEvent(pod, 'Normal', 'Killing', message, fieldPathOf(pod, action.container));
+        await absent(cri.stopContainer({ container_id: action.id, timeout: resetGraceSeconds }, signal));
+      }
+      await absent(cri.removeContainer({ container_id: action.id }, signal));
+      return done;
     case 'removeCgroup':
       await deps.removeCgroup(uid, signal);
       return done;
@@ -284,6 +295,26 @@ async function removeLogs(deps: ApplyDeps, pod: AgentPod, container: string, id:
   await Promise.all(names.filter((n) => n.startsWith(rotated)).map((n) => rm(join(dirname(logPath), n), { force: true })));
 }
 
+/** Links to logs of containers that the runtime no longer knows: those of a pod whose containers were taken away to start anew. */
+async function removeLogLinks(deps: ApplyDeps, pod: AgentPod): Promise<void> {
+  const prefix = `${pod.metadata.name}_${pod.metadata.namespace}_`;
+  const folder = `${podLogDirectory(deps.podLogsDir, pod.metadata)}/`;
+  const names = await readdir(deps.containerLogsDir).catch((error: unknown) => {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return [];
+    throw error;
+  });
+  for (const name of names) {
+    if (!name.startsWith(prefix)) continue;
+    const link = join(deps.containerLogsDir, name);
+    // Another pod of the same name has a folder of its own.
+    const target = await readlink(link).catch((error: unknown) => {
+      if (error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'EINVAL')) return '';
+      throw error;
+    });
+    if (target.startsWith(folder)) await rm(link, { force: true });
+  }
+}
+
 /** Everything of a pod that is gone for good. */
 async function purge(deps: ApplyDeps, pod: AgentPod, runtime: RuntimePod, signal: AbortSignal): Promise<void> {
   await Promise.all(
@@ -292,6 +323,7 @@ async function purge(deps: ApplyDeps, pod: AgentPod, runtime: RuntimePod, signal
       await rm(join(deps.containerLogsDir, legacyLogLink(pod, c.name, c.id)), { force: true });
     }),
   );
+  if (pod.metadata.name !== '') await removeLogLinks(deps, pod);
   await Promise.all(runtime.sandboxes.map((s) => absent(deps.cri.removePodSandbox({ pod_sandbox_id: s.id }, signal))));
   // A pod of which only a folder is left has no name to find its logs by; its logs, if any, are a leftover of their own.
   if (pod.metadata.name !== '') await rm(podLogDirectory(deps.podLogsDir, pod.metadata), { recursive: true, force: true });

@@ -1,5 +1,6 @@
 import type { ContainerStatus, PodCondition, PodStatus } from '../model/generated/api.ts';
 import { type AgentPod, isSidecar } from '../model/pod.ts';
+import { couldRestartAll } from './restart-all.ts';
 
 /** Conditions whose owner is the node agent: everybody else's are left as they are. */
 export const ownConditions: ReadonlySet<string> = new Set([
@@ -23,6 +24,8 @@ export interface ConditionsInput {
   readonly readyToStart: boolean;
   /** True once any app container has been started. */
   readonly anyAppStarted: boolean;
+  /** True while a restart rule has all containers taken away. */
+  readonly restartingAll: boolean;
   readonly now: string;
 }
 
@@ -41,10 +44,23 @@ export function conditionsOf(input: ConditionsInput): PodCondition[] {
     finish(input, 'Ready', containersReady.status === 'True' ? gatesVerdict(input) : containersReady),
     finish(input, 'ContainersReady', containersReady),
     finish(input, 'PodScheduled', { status: 'True' }),
+    ...(couldRestartAll(input.pod.spec) ? [finish(input, 'AllContainersRestarting', restartingAllVerdict(input))] : []),
   ];
 }
 
-function finish(input: ConditionsInput, type: string, verdict: Verdict): PodCondition {
+/** The words are kubelet's (pkg/kubelet/status/generate.go). */
+function restartingAllVerdict({ phase, restartingAll }: ConditionsInput): Verdict {
+  if (phase === 'Failed') return { status: 'False', reason: 'PodFailed' };
+  if (!restartingAll) return { status: 'False' };
+  return { status: 'True', reason: 'RestartAllContainersStarted', message: 'container exited with restart policy rule' };
+}
+
+/** The condition of a pod that the node agent ends for somebody else's sake: eviction, preemption, shutdown of the node. */
+export function disruptionCondition(input: Pick<ConditionsInput, 'pod' | 'previous' | 'now'>, message: string): PodCondition {
+  return finish(input, 'DisruptionTarget', { status: 'True', reason: 'TerminationByKubelet', message });
+}
+
+function finish(input: Pick<ConditionsInput, 'pod' | 'previous' | 'now'>, type: string, verdict: Verdict): PodCondition {
   const old = input.previous.conditions?.find((c) => c.type === type);
   const lastTransitionTime = old?.status === verdict.status && old.lastTransitionTime ? old.lastTransitionTime : input.now;
   return {
@@ -111,6 +127,9 @@ function initializedVerdict(input: ConditionsInput): Verdict {
   if (phase === 'Succeeded' && unknown.length === 0) return { status: 'True', reason: 'PodCompleted' };
   // Once initialised, always so: a sidecar that restarts does not undo it.
   if (input.anyAppStarted) return { status: 'True' };
+  // Nor does a restart of all containers, which runs the init containers anew.
+  if (couldRestartAll(pod.spec) && input.previous.conditions?.some((c) => c.type === 'Initialized' && c.status === 'True') === true)
+    return { status: 'True' };
   const messages = [
     ...(unknown.length > 0 ? [`containers with unknown status: ${list(unknown)}`] : []),
     ...(incomplete.length > 0 ? [`containers with incomplete status: ${list(incomplete)}`] : []),

@@ -8,7 +8,7 @@ export type EndCause =
   | { readonly kind: 'deleted' }
   | { readonly kind: 'removed' }
   | { readonly kind: 'completed' }
-  | { readonly kind: 'ended'; readonly reason: string; readonly message: string };
+  | { readonly kind: 'ended'; readonly reason: string; readonly message: string; readonly disruption?: string | undefined };
 
 /** Where a pod is in its life on this node. A terminated UID never runs again. Times are `mono`, ms. */
 export type PodLifecycle =
@@ -22,6 +22,8 @@ export interface Ending {
   readonly message: string;
   /** Seconds; undefined leaves the pod's own grace period. */
   readonly graceSeconds: number | undefined;
+  /** Message of the condition DisruptionTarget, for an end that is none of the pod's own doing. */
+  readonly disruption?: string | undefined;
 }
 
 export interface LifecycleInput {
@@ -35,6 +37,8 @@ export interface LifecycleInput {
   readonly published: readonly ContainerStatus[];
   /** True while an action is under way that could make or stop a container or sandbox. */
   readonly busy: boolean;
+  /** True while all containers are being taken away to start anew, or the published status says so: none of their ends is the pod's. */
+  readonly restartingAll?: boolean | undefined;
   readonly now: { readonly wall: number; readonly mono: number };
 }
 
@@ -70,7 +74,10 @@ function endOf(input: LifecycleInput): { graceSeconds: number; cause: EndCause }
   if (!input.inSource) return { graceSeconds: own, cause: { kind: 'removed' } };
   if (isTerminalPhase(pod.status?.phase)) return { graceSeconds: own, cause: { kind: 'completed' } };
   if (ending !== undefined) {
-    return { graceSeconds: ending.graceSeconds ?? own, cause: { kind: 'ended', reason: ending.reason, message: ending.message } };
+    return {
+      graceSeconds: ending.graceSeconds ?? own,
+      cause: { kind: 'ended', reason: ending.reason, message: ending.message, disruption: ending.disruption },
+    };
   }
   if (deadlineAt(pod) <= input.now.wall) {
     return {
@@ -79,7 +86,7 @@ function endOf(input: LifecycleInput): { graceSeconds: number; cause: EndCause }
       cause: { kind: 'ended', reason: 'DeadlineExceeded', message: 'Pod was active on the node longer than the specified deadline' },
     };
   }
-  if (input.runtime !== undefined && isDone(pod, input.runtime, input.published))
+  if (input.runtime !== undefined && input.restartingAll !== true && isDone(pod, input.runtime, input.published))
     return { graceSeconds: own, cause: { kind: 'completed' } };
   return undefined;
 }

@@ -1,6 +1,7 @@
 import type { ContainerStatus, PodSpec } from '../model/generated/api.ts';
 import { isSidecar } from '../model/pod.ts';
 import { shouldRestart } from './restart.ts';
+import { restartingAllReason } from './restart-all.ts';
 
 export interface PhaseInput {
   readonly spec: PodSpec;
@@ -45,7 +46,8 @@ export function phaseOf(input: PhaseInput): string {
     }
     const ended = status?.state?.terminated ?? (status?.state?.waiting !== undefined ? status.lastState?.terminated : undefined);
     if (ended === undefined) pendingInit = true;
-    else if (ended.exitCode !== 0 && !shouldRestart(container, spec, ended.exitCode)) return 'Failed';
+    else if (ended.exitCode !== 0 && ended.reason !== restartingAllReason && !shouldRestart(container, spec, ended.exitCode))
+      return 'Failed';
   }
 
   for (const container of spec.containers) {
@@ -55,7 +57,7 @@ export function phaseOf(input: PhaseInput): string {
     else if (ended !== undefined) {
       stopped++;
       if (status?.state?.terminated !== undefined && ended.exitCode === 0) succeeded++;
-      if (!shouldRestart(container, spec, ended.exitCode)) endedForGood++;
+      if (ended.reason !== restartingAllReason && !shouldRestart(container, spec, ended.exitCode)) endedForGood++;
     } else if (status?.state?.waiting !== undefined) waiting++;
     else unknown++;
   }

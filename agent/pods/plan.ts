@@ -5,6 +5,7 @@ import { containerHash } from './labels.ts';
 import { deadlineAt, type PodLifecycle } from './lifecycle.ts';
 import { latestContainer, type RuntimeContainer, type RuntimePod, usableSandbox } from './observed.ts';
 import { backoffUntil, type CrashBackoff, restartsAfterKill, shouldStart } from './restart.ts';
+import { isRestartingAll, resetOrder, restartingAllReason } from './restart-all.ts';
 
 /** One next step for a pod. Each says why by its kind or `reason`. */
 export type PodAction =
@@ -36,6 +37,17 @@ export type PodAction =
       readonly message: string;
     }
   | { readonly kind: 'removeContainer'; readonly id: string }
+  /** Ends the container if it runs and removes it, so that it starts anew as if it had never been; its logs stay. */
+  | {
+      readonly kind: 'resetContainer';
+      readonly id: string;
+      readonly container: string;
+      readonly kill: boolean;
+      readonly restartCount: number;
+      /** When the container ended (wall, ms) whose rule asked for the restart; undefined for the others. */
+      readonly sourceEnd: number | undefined;
+      readonly reason: string;
+    }
   | { readonly kind: 'unmountVolumes' }
   | { readonly kind: 'removeCgroup' }
   /** Containers, sandboxes, folders and logs of a pod that no source has any more. */
@@ -67,6 +79,8 @@ export interface PodWork {
   readonly prepareFailure: StepFailure | undefined;
   readonly mounted: boolean;
   readonly mountFailure: StepFailure | undefined;
+  /** When (mono, ms) mounting was begun that has not succeeded yet. */
+  readonly mountingSince: number | undefined;
   readonly unmounted: boolean;
   readonly cgroupRemoved: boolean;
   readonly sandboxFailure: StepFailure | undefined;
@@ -75,6 +89,8 @@ export interface PodWork {
   /** By container: why its last pull or start failed. */
   readonly failures: ReadonlyMap<string, StepFailure>;
   readonly crashes: ReadonlyMap<string, CrashBackoff>;
+  /** By container that was taken away to start anew: the number of its next instance and, where its own end was the cause, when that was (wall, ms). */
+  readonly resets: ReadonlyMap<string, { readonly attempt: number; readonly endedAt: number | undefined }>;
   /** IDs of containers whose preStop hook has ended. */
   readonly preStopped: ReadonlySet<string>;
   /** By container ID: when (mono, ms) its stop began. */
@@ -105,6 +121,9 @@ export interface PlanInput {
 // The shortest time a container gets between its stop signal and SIGKILL (pkg/kubelet/kuberuntime minimumGracePeriodInSeconds).
 const minimumGraceSeconds = 2;
 
+// A sandbox holds an address of the node's range. One whose volumes are still not there after this is given back until they are.
+const volumePatienceMs = 180_000;
+
 /** Names an action for `inFlight`: two with the same key never run at once. */
 export function actionKey(action: PodAction): string {
   switch (action.kind) {
@@ -126,6 +145,7 @@ export function actionKey(action: PodAction): string {
     case 'preStop':
       return `preStop:${action.id}`;
     case 'stopContainer':
+    case 'resetContainer':
       return `stop:${action.id}`;
     case 'removeContainer':
       return `remove:${action.id}`;
@@ -214,8 +234,18 @@ function planSync(input: PlanInput, runtime: RuntimePod, draft: Draft): void {
     draft.wait('volumes', work.mountFailure?.message ?? 'volumes are being mounted');
   }
 
+  if (isRestartingAll(pod, runtime)) {
+    planReset(input, runtime, draft);
+    return;
+  }
   const sandbox = usableSandbox(runtime);
   const readySandboxes = runtime.sandboxes.filter((s) => s.ready);
+  if (volumesOverdue(input, runtime, draft)) {
+    for (const s of readySandboxes)
+      draft.act({ kind: 'stopSandbox', id: s.id, reason: 'the volumes of the pod keep failing: its sandbox and address are released' });
+    draft.wait('sandbox', 'the pod sandbox waits for the volumes, which keep failing');
+    return;
+  }
   if (sandbox === undefined || readySandboxes.length > 1) {
     planSandbox(input, runtime, draft);
     return;
@@ -226,6 +256,34 @@ function planSync(input: PlanInput, runtime: RuntimePod, draft: Draft): void {
   }
   for (const start of containersToStart(input, runtime)) planStart(input, runtime, sandbox.id, start, draft);
   pruneDead(runtime, draft);
+}
+
+/** True when volumes have been failing for so long that a sandbox in which nothing has been started is not kept for them. */
+function volumesOverdue({ work, now }: PlanInput, runtime: RuntimePod, draft: Draft): boolean {
+  if (work.mounted || work.mountingSince === undefined || runtime.containers.length > 0) return false;
+  const until = work.mountingSince + volumePatienceMs;
+  if (until <= now.mono) return true;
+  draft.wake(until);
+  return false;
+}
+
+/** A rule asked for all containers to be restarted: one after the other is taken away, in the order of `resetOrder`. */
+function planReset(input: PlanInput, runtime: RuntimePod, draft: Draft): void {
+  draft.wait('pod', 'a restart rule asked for all containers to be restarted: they are being removed');
+  // A start under way has to come to its end first, or the container it makes would be missed.
+  for (const key of input.work.inFlight.keys()) if (/^(start:|stop:)/.test(key)) return;
+  const [next] = resetOrder(input.pod, runtime);
+  if (next === undefined) return;
+  const { instance, source } = next;
+  draft.act({
+    kind: 'resetContainer',
+    id: instance.id,
+    container: instance.name,
+    kill: instance.state === 'running' || instance.state === 'unknown',
+    restartCount: instance.restartCount,
+    sourceEnd: source ? instance.finishedAt : undefined,
+    reason: restartingAllReason,
+  });
 }
 
 /** No usable sandbox: end what is left of the old ones, then make a new one. Images are fetched meanwhile. */
@@ -249,7 +307,7 @@ function planSandbox(input: PlanInput, runtime: RuntimePod, draft: Draft): void 
   if (running.length > 0 || ready.length > 0) return;
 
   for (const { container, kind } of firstContainers(pod)) {
-    if (kind !== 'ephemeral') planPull(input, container, nextAttempt(pod, runtime, container), draft);
+    if (kind !== 'ephemeral') planPull(input, container, nextAttempt(pod, runtime, container, work), draft);
   }
   if (input.networkProblem !== undefined && pod.spec.hostNetwork !== true) {
     draft.wait('sandbox', input.networkProblem);
@@ -340,15 +398,16 @@ function planStart(input: PlanInput, runtime: RuntimePod, sandboxId: string, sta
       );
     return;
   }
-  if (latest?.state === 'exited') {
-    const until = backoffUntil(work.crashes.get(container.name), latest.finishedAt, now.wall);
+  const previousEnd = latest === undefined ? work.resets.get(container.name)?.endedAt : latest.finishedAt;
+  if (previousEnd !== undefined) {
+    const until = backoffUntil(work.crashes.get(container.name), previousEnd, now.wall);
     if (until !== undefined) {
       draft.wait(container.name, crashLoopMessage(pod, container.name, work.crashes.get(container.name)?.delayMs ?? 0));
       draft.wakeWall(until);
       return;
     }
   }
-  const attempt = nextAttempt(pod, runtime, container);
+  const attempt = nextAttempt(pod, runtime, container, work);
   if (!draft.mayTry(container.name, work.failures.get(container.name))) return;
   const image = planPull(input, container, attempt, draft);
   if (image === undefined || !work.mounted) return;
@@ -366,7 +425,7 @@ function planStart(input: PlanInput, runtime: RuntimePod, sandboxId: string, sta
     attempt,
     sandboxId,
     imageRef: image,
-    previousEnd: latest?.state === 'exited' ? latest.finishedAt : undefined,
+    previousEnd,
   });
 }
 
@@ -390,12 +449,17 @@ function planPull(input: PlanInput, container: Container, attempt: number, draft
 }
 
 /** 0 for the first instance; else one more than the last, as the runtime or, failing that, the published status remembers it. */
-function nextAttempt(pod: AgentPod, runtime: RuntimePod, container: Container): number {
+function nextAttempt(pod: AgentPod, runtime: RuntimePod, container: Container, work: PodWork): number {
   const latest = latestContainer(runtime, container.name);
   if (latest !== undefined) return latest.state === 'created' ? latest.restartCount : latest.restartCount + 1;
+  const reset = work.resets.get(container.name);
+  if (reset !== undefined) return reset.attempt;
   const published = [...(pod.status?.containerStatuses ?? []), ...(pod.status?.initContainerStatuses ?? [])].find(
     (s) => s.name === container.name,
   );
+  // The status of a container that was taken away to start anew counts its next start already.
+  if (published?.state?.waiting !== undefined && published.lastState?.terminated?.reason === restartingAllReason)
+    return published.restartCount;
   const ran =
     published?.state?.running !== undefined || published?.state?.terminated !== undefined || published?.lastState?.terminated !== undefined;
   return published !== undefined && ran ? published.restartCount + 1 : 0;

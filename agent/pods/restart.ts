@@ -3,7 +3,7 @@ import type { Container, PodSpec } from '../model/generated/api.ts';
 import type { RuntimeContainer } from './observed.ts';
 
 /** What a matching rule of `restartPolicyRules` asks for on this exit code, if any. */
-function matchingRestartAction(container: Container, exitCode: number): string | undefined {
+export function matchingRestartAction(container: Container, exitCode: number): string | undefined {
   for (const rule of container.restartPolicyRules ?? []) {
     const codes = rule.exitCodes;
     if (codes === undefined) continue;

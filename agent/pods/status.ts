@@ -3,11 +3,12 @@ import type { Container, ContainerState, ContainerStatus, PodStatus, VolumeMount
 import { type AgentPod, asContainer, isSidecar, isStaticPod, isTerminalPhase } from '../model/pod.ts';
 import { computeQosClass } from '../model/qos.ts';
 import { formatBinary, formatMilli, parseMilli } from '../model/quantity.ts';
-import { conditionsOf, ownConditions } from './conditions.ts';
+import { conditionsOf, disruptionCondition, ownConditions } from './conditions.ts';
 import type { PodLifecycle } from './lifecycle.ts';
 import { latestContainer, mayRun, type RuntimeContainer, type RuntimePod, usableSandbox } from './observed.ts';
 import { phaseOf } from './phase.ts';
 import { shouldStart } from './restart.ts';
+import { isRestartingAll, restartingAllReason } from './restart-all.ts';
 
 export interface StatusInput {
   readonly pod: AgentPod;
@@ -77,9 +78,14 @@ export function computeStatus(input: StatusInput): PodStatus {
       (s) =>
         s.started === true || s.state?.running !== undefined || s.state?.terminated !== undefined || s.lastState?.terminated !== undefined,
     ),
+    restartingAll: isRestartingAll(pod, runtime),
     now,
   });
-  const foreign = (pod.status?.conditions ?? []).filter((c) => !ownConditions.has(c.type));
+  if (lifecycle.kind !== 'syncing' && lifecycle.cause.kind === 'ended' && lifecycle.cause.disruption !== undefined)
+    conditions.push(disruptionCondition({ pod, previous, now }, lifecycle.cause.disruption));
+  const foreign = (pod.status?.conditions ?? []).filter(
+    (c) => !ownConditions.has(c.type) && !conditions.some((own) => own.type === c.type),
+  );
   const ips = podIps(input);
   const ipFields = ips.length === 0 ? {} : { podIP: ips[0], podIPs: ips.map((ip) => ({ ip })) };
   const hostFields = input.hostIps.length === 0 ? {} : { hostIP: input.hostIps[0], hostIPs: input.hostIps.map((ip) => ({ ip })) };
@@ -144,6 +150,12 @@ function isInitDone(container: Container, latest: RuntimeContainer | undefined):
 function absentStatus(input: StatusInput, container: Container, kind: string, old: ContainerStatus | undefined): ContainerStatus {
   const { pod, runtime } = input;
   const base = baseStatus(container, old);
+  if (old !== undefined && runtime !== undefined && showsRestartingAll(input)) {
+    if (old.state?.waiting !== undefined)
+      return { ...base, restartCount: old.restartCount, lastState: old.lastState ?? {}, state: old.state };
+    const text = { reason: restartingAllReason, message: 'The container is removed because RestartAllContainers in place' };
+    return { ...base, restartCount: old.restartCount + 1, lastState: { terminated: { ...text, exitCode: 137 } }, state: { waiting: text } };
+  }
   if (old?.state?.terminated !== undefined) return { ...old, ready: false, started: false };
   const reason = creatingReason(pod);
   const waiting: ContainerStatus = {
@@ -181,6 +193,14 @@ function absentStatus(input: StatusInput, container: Container, kind: string, ol
     restartCount: waiting.restartCount + (pod.metadata.deletionTimestamp === undefined ? 1 : 0),
     lastState: { terminated: lost },
   };
+}
+
+/** True while containers that are gone were taken away by a restart rule: until the status says that this is over. */
+function showsRestartingAll({ pod, runtime, previous, lifecycle }: StatusInput): boolean {
+  if (lifecycle.kind !== 'syncing') return false;
+  return (
+    isRestartingAll(pod, runtime) || previous.conditions?.some((c) => c.type === 'AllContainersRestarting' && c.status === 'True') === true
+  );
 }
 
 /** Why a container waits that has not been started yet. */

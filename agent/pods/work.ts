@@ -7,6 +7,7 @@ export type MutableWork = { -readonly [K in keyof PodWork]: PodWork[K] } & {
   images: Map<string, { attempt: number; imageRef: string }>;
   failures: Map<string, StepFailure>;
   crashes: Map<string, CrashBackoff>;
+  resets: Map<string, { attempt: number; endedAt: number | undefined }>;
   preStopped: Set<string>;
   stopSince: Map<string, number>;
   inFlight: Map<string, number>;
@@ -19,12 +20,14 @@ export function freshWork(): MutableWork {
     prepareFailure: undefined,
     mounted: false,
     mountFailure: undefined,
+    mountingSince: undefined,
     unmounted: false,
     cgroupRemoved: false,
     sandboxFailure: undefined,
     images: new Map(),
     failures: new Map(),
     crashes: new Map(),
+    resets: new Map(),
     preStopped: new Set(),
     stopSince: new Map(),
     inFlight: new Map(),
@@ -41,6 +44,7 @@ export function noteSuccess(work: MutableWork, action: PodAction, result: Action
     case 'mountVolumes':
       work.mounted = true;
       work.mountFailure = undefined;
+      work.mountingSince = undefined;
       break;
     case 'unmountVolumes':
       work.unmounted = true;
@@ -59,7 +63,17 @@ export function noteSuccess(work: MutableWork, action: PodAction, result: Action
       break;
     case 'startContainer':
       work.failures.delete(action.container);
+      work.resets.delete(action.container);
       break;
+    case 'resetContainer': {
+      const known = work.resets.get(action.container);
+      work.resets.set(action.container, {
+        attempt: Math.max(known?.attempt ?? 0, action.restartCount + 1),
+        endedAt: action.sourceEnd ?? known?.endedAt,
+      });
+      work.failures.delete(action.container);
+      break;
+    }
     case 'preStop':
       work.preStopped.add(action.id);
       break;
@@ -108,6 +122,7 @@ export function touchesRuntime(action: PodAction): boolean {
     case 'startContainer':
     case 'stopContainer':
     case 'removeContainer':
+    case 'resetContainer':
     case 'purge':
       return true;
     default:

@@ -12,6 +12,7 @@ import { type Ending, nextLifecycle, type PodLifecycle } from './lifecycle.ts';
 import { latestContainer, type RuntimePod } from './observed.ts';
 import { actionKey, crashLoopMessage, isCleanedUp, type Plan, type PodAction, planPod, type Verdicts } from './plan.ts';
 import { advanceBackoff, backoffUntil } from './restart.ts';
+import { isRestartingAll } from './restart-all.ts';
 import { computeStatus } from './status.ts';
 import { failureKey, freshWork, type MutableWork, noteFailure, noteSuccess, stepName, touchesRuntime } from './work.ts';
 
@@ -260,6 +261,9 @@ export function startPods(options: PodsOptions): Pods {
         runtime: observed,
         published: [...(published.containerStatuses ?? []), ...(published.initContainerStatuses ?? [])],
         busy: isBusy(machine),
+        restartingAll:
+          isRestartingAll(machine.pod, observed) ||
+          published.conditions?.some((c) => c.type === 'AllContainersRestarting' && c.status === 'True') === true,
         now,
       });
       if (machine.lifecycle.kind === before.kind) break;
@@ -319,6 +323,7 @@ export function startPods(options: PodsOptions): Pods {
     machine.work.inFlight.set(key, action.kind === 'stopContainer' ? now + action.graceSeconds * 1000 : Number.POSITIVE_INFINITY);
     if ((action.kind === 'stopContainer' || action.kind === 'preStop') && !machine.work.stopSince.has(action.id))
       machine.work.stopSince.set(action.id, now);
+    if (action.kind === 'mountVolumes') machine.work.mountingSince ??= now;
     if (action.kind === 'startContainer' && action.previousEnd !== undefined) {
       machine.work.crashes.set(
         action.container,
@@ -443,10 +448,11 @@ export function startPods(options: PodsOptions): Pods {
     for (const [name, { reason, message }] of work.failures) reasons.set(name, { reason, message });
     for (const [name, crash] of work.crashes) {
       const latest = latestContainer(observed, name);
-      if (latest?.state !== 'exited' || backoffUntil(crash, latest.finishedAt, wall) === undefined) continue;
+      const endedAt = latest === undefined ? work.resets.get(name)?.endedAt : latest.state === 'exited' ? latest.finishedAt : undefined;
+      if (endedAt === undefined || backoffUntil(crash, endedAt, wall) === undefined) continue;
       const message = crashLoopMessage(pod, name, crash.delayMs);
       reasons.set(name, { reason: 'CrashLoopBackOff', message });
-      const told = `${name}/${latest.restartCount}`;
+      const told = `${name}/${latest?.restartCount ?? work.resets.get(name)?.attempt}`;
       if (machine.lifecycle.kind === 'syncing' && !machine.backoffTold.has(told)) {
         machine.backoffTold.add(told);
         const where = `${pod.metadata.name}_${pod.metadata.namespace}(${pod.metadata.uid})`;

@@ -70,12 +70,14 @@ export const idleWork: PodWork = {
   prepareFailure: undefined,
   mounted: true,
   mountFailure: undefined,
+  mountingSince: undefined,
   unmounted: false,
   cgroupRemoved: false,
   sandboxFailure: undefined,
   images: new Map(),
   failures: new Map(),
   crashes: new Map(),
+  resets: new Map(),
   preStopped: new Set(),
   stopSince: new Map(),
   inFlight: new Map(),
@@ -113,6 +115,8 @@ export function brief(result: Plan): string[] {
         return `createSandbox#${a.attempt}`;
       case 'removeContainer':
         return `remove ${a.id}`;
+      case 'resetContainer':
+        return `reset ${a.id}${a.kill ? ' kill' : ''}`;
       default:
         return a.kind;
     }
