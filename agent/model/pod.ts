@@ -14,7 +14,7 @@ export type PodSource = 'api' | 'file' | 'http';
 // Annotations of static pods and their mirrors: the names are kubelet's (pkg/kubelet/types/pod_update.go).
 export const configSourceAnnotation = 'kubernetes.io/config.source';
 export const configHashAnnotation = 'kubernetes.io/config.hash';
-const configMirrorAnnotation = 'kubernetes.io/config.mirror';
+export const configMirrorAnnotation = 'kubernetes.io/config.mirror';
 export const configFirstSeenAnnotation = 'kubernetes.io/config.seen';
 
 /** `namespace/name`: unique among the pods of one moment, not over time. */

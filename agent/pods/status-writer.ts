@@ -3,7 +3,8 @@ import { hasCode } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import { startLoop } from '../base/loop.ts';
 import type { ReadonlyTable } from '../base/table.ts';
-import type { AgentPod } from '../model/pod.ts';
+import { type AgentPod, isStaticPod } from '../model/pod.ts';
+import { mirroredHashOf, mirrorOf } from './mirror.ts';
 import { alreadyShown, type StatusPatch, statusPatch } from './status-patch.ts';
 import type { PodStatusRow } from './worker.ts';
 
@@ -13,6 +14,8 @@ export interface StatusWriterOptions {
   readonly signal: AbortSignal;
   /** By UID. */
   readonly statuses: ReadonlyTable<PodStatusRow>;
+  /** What the API shows of static pods, by UID: their statuses go there. */
+  readonly mirrors: ReadonlyTable<AgentPod>;
   /** PATCH …/status; the updated object. */
   readonly patchStatus: (pod: AgentPod, patch: StatusPatch, signal: AbortSignal) => Promise<AgentPod>;
   /** DELETE with no grace, bound to the UID. */
@@ -26,8 +29,8 @@ export interface StatusWriterOptions {
  * being deleted is cleaned up and its last status is there, removes its API object.
  */
 export function startStatusWriter(options: StatusWriterOptions): AsyncDisposable {
-  const { statuses } = options;
-  // By UID: the text of the last patch that the API took, and what the API then held.
+  const { statuses, mirrors } = options;
+  // By UID: the text of the last patch that the API took, and the object that it then held.
   const sent = new Map<string, { text: string; pod: AgentPod }>();
 
   const loop = startLoop({
@@ -53,25 +56,37 @@ export function startStatusWriter(options: StatusWriterOptions): AsyncDisposable
   });
 
   async function write(uid: string, row: PodStatusRow, signal: AbortSignal): Promise<void> {
-    const patch = statusPatch(row.pod, row.status);
+    const isStatic = isStaticPod(row.pod);
+    const target = isStatic ? mirrorOf(row.pod, mirrors.values()) : row.pod;
+    // Not shown yet: its mirror's coming brings us here again.
+    if (target === undefined) return;
+    const patch = statusPatch(target, row.status);
     const text = JSON.stringify(patch.status);
-    const last = sent.get(uid);
+    const last = sent.get(uid)?.pod.metadata.uid === target.metadata.uid ? sent.get(uid) : undefined;
     let shown = last?.text === text ? last.pod : undefined;
-    if (shown === undefined && last === undefined && alreadyShown(row.pod, patch)) shown = row.pod;
+    if (shown === undefined && last === undefined && alreadyShown(target, patch)) shown = target;
     if (shown === undefined) {
-      shown = await options.patchStatus(row.pod, patch, signal);
+      shown = await options.patchStatus(target, patch, signal);
       sent.set(uid, { text, pod: shown });
       options.written?.(uid);
     }
+    // A mirror's deletion ends nothing, and is no answer to the pod's end either.
+    if (isStatic) return;
     const deleting = row.pod.metadata.deletionTimestamp ?? shown.metadata.deletionTimestamp;
     if (row.cleanedUp && deleting !== undefined) await options.deletePod(row.pod, signal);
   }
 
   const subscription = statuses.subscribe((uid) => loop.enqueue(uid));
+  const mirrorSubscription = mirrors.subscribe((uid) => {
+    const mirror = mirrors.get(uid);
+    const hash = mirror === undefined ? undefined : mirroredHashOf(mirror);
+    if (hash !== undefined && statuses.has(hash)) loop.enqueue(hash);
+  });
   for (const uid of statuses.keys()) loop.enqueue(uid);
   return {
     async [Symbol.asyncDispose]() {
       subscription[Symbol.dispose]();
+      mirrorSubscription[Symbol.dispose]();
       await loop[Symbol.asyncDispose]();
     },
   };

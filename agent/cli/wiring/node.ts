@@ -34,6 +34,7 @@ import { parseResolvConf } from '../../pods/dns.ts';
 import { expandAll } from '../../pods/env-expand.ts';
 import { leftovers } from '../../pods/leftovers.ts';
 import type { Ending } from '../../pods/lifecycle.ts';
+import { type Mirrors, startMirrors } from '../../pods/mirror-worker.ts';
 import type { RuntimePod } from '../../pods/observed.ts';
 import { watchRuntime } from '../../pods/runtime-watch.ts';
 import { mergeSources } from '../../pods/sources.ts';
@@ -75,6 +76,8 @@ interface Cluster {
   readonly services: Table<Service>;
   readonly runtimeClasses: Table<RuntimeClass>;
   readonly pods: Table<PodSpecRow>;
+  /** What the API shows of this node's static pods, by UID. */
+  readonly mirrors: Table<AgentPod>;
 }
 
 /**
@@ -331,9 +334,11 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
       images.forgetPod(uid);
       statusJournal.delete(uid);
       trail.forget(uid);
+      mirrorWork?.gone(uid);
     },
     leftovers: async () => leftovers(volumes.listPodsOnDisk(), await resources.listPodCgroups(), await podLogFolders(kc.podLogsDir)),
   };
+  let mirrorWork: Mirrors | undefined;
   const pods = stack.use(startPods(podsOptions));
   stack.use(
     startLogRotation({
@@ -366,13 +371,35 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     stack.use(secrets.subscribe(poke));
   }
   if (cluster !== undefined) {
-    const { client } = cluster;
+    const { client, mirrors } = cluster;
+    const deletePod = (pod: AgentPod, s: AbortSignal): Promise<unknown> =>
+      client.delete(
+        pathOf('v1', 'pods', pod.metadata.namespace, pod.metadata.name),
+        { gracePeriodSeconds: 0, preconditions: { uid: pod.metadata.uid } },
+        s,
+      );
+    mirrorWork = stack.use(
+      startMirrors({
+        clock,
+        log,
+        signal,
+        nodeName,
+        specs,
+        mirrors,
+        nodes: cluster.nodes,
+        isHere: (uid) => pods.activity(uid) !== undefined,
+        create: (pod, s) => client.create(pathOf('v1', 'pods', pod.metadata.namespace), pod, s),
+        get: (namespace, name, s) => client.get<AgentPod>(pathOf('v1', 'pods', namespace, name), s),
+        delete: deletePod,
+      }),
+    );
     stack.use(
       startStatusWriter({
         clock,
         log,
         signal,
         statuses: pods.statuses,
+        mirrors,
         patchStatus: (pod, patch, s) =>
           client.patch<AgentPod>(
             pathOf('v1', 'pods', pod.metadata.namespace, pod.metadata.name, 'status'),
@@ -380,12 +407,7 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
             'application/strategic-merge-patch+json',
             s,
           ),
-        deletePod: async (pod, s) =>
-          void (await client.delete(
-            pathOf('v1', 'pods', pod.metadata.namespace, pod.metadata.name),
-            { gracePeriodSeconds: 0, preconditions: { uid: pod.metadata.uid } },
-            s,
-          )),
+        deletePod: async (pod, s) => void (await deletePod(pod, s)),
       }),
     );
   }
@@ -530,22 +552,33 @@ async function openCluster(config: Config, nodeName: string, stack: AsyncDisposa
   const services = new Table<Service>('services');
   const runtimeClasses = new Table<RuntimeClass>('runtimeclasses');
   const pods = new Table<PodSpecRow>('api-pods');
+  const mirrors = new Table<AgentPod>('mirrors');
   const common = { client, clock, log, signal };
   stack.use(reflect<AgentNode>({ ...common, path: '/api/v1/nodes', query: { fieldSelector: `metadata.name=${nodeName}` }, table: nodes }));
   stack.use(reflect<Service>({ ...common, path: '/api/v1/services', table: services }));
   stack.use(reflect<RuntimeClass>({ ...common, path: '/apis/node.k8s.io/v1/runtimeclasses', table: runtimeClasses }));
   stack.use(
-    reflect<Pod, PodSpecRow>({
+    reflect<Pod>({
       ...common,
       path: '/api/v1/pods',
       query: { fieldSelector: `spec.nodeName=${nodeName}` },
       keyOf: (pod) => pod.metadata?.uid ?? '',
-      // Mirrors only show static pods: they are never run.
-      transform: (pod) => (isMirrorPod(pod as AgentPod) ? undefined : { pod: pod as AgentPod, source: 'api' }),
-      table: pods,
+      // Mirrors only show static pods: they are never run. Whether a pod is one never changes.
+      onEvent: ({ type, key, object }) => {
+        const pod = object as AgentPod;
+        if (isMirrorPod(pod)) {
+          if (type === 'set') mirrors.set(key, pod);
+          else mirrors.delete(key);
+        } else if (type === 'set') pods.set(key, { pod, source: 'api' });
+        else pods.delete(key);
+      },
+      onSynced: () => {
+        mirrors.markSynced();
+        pods.markSynced();
+      },
     }),
   );
-  return { client, recorder, nodes, services, runtimeClasses, pods };
+  return { client, recorder, nodes, services, runtimeClasses, pods, mirrors };
 }
 
 /** The runtime's own cgroup driver where it tells it (containerd 2, CRI-O 1.28), else the configured one. */
