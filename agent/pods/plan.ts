@@ -289,6 +289,17 @@ function planReset(input: PlanInput, runtime: RuntimePod, draft: Draft): void {
 /** No usable sandbox: end what is left of the old ones, then make a new one. Images are fetched meanwhile. */
 function planSandbox(input: PlanInput, runtime: RuntimePod, draft: Draft): void {
   const { pod, work } = input;
+  const pullAll = (): void => {
+    for (const { container, kind } of firstContainers(pod)) {
+      if (kind !== 'ephemeral') planPull(input, container, nextAttempt(pod, runtime, container), draft);
+    }
+  };
+  if (work.inFlight.has('createSandbox')) {
+    // What is seen now may be that very sandbox, half made.
+    draft.wait('sandbox', 'the pod sandbox is being created');
+    pullAll();
+    return;
+  }
   const running = runtime.containers.filter((c) => c.state === 'running' || c.state === 'unknown');
   for (const c of running) {
     stopContainer(
@@ -306,9 +317,7 @@ function planSandbox(input: PlanInput, runtime: RuntimePod, draft: Draft): void 
     for (const s of ready) draft.act({ kind: 'stopSandbox', id: s.id, reason: 'Pod sandbox changed, it will be killed and re-created.' });
   if (running.length > 0 || ready.length > 0) return;
 
-  for (const { container, kind } of firstContainers(pod)) {
-    if (kind !== 'ephemeral') planPull(input, container, nextAttempt(pod, runtime, container, work), draft);
-  }
+  pullAll();
   if (input.networkProblem !== undefined && pod.spec.hostNetwork !== true) {
     draft.wait('sandbox', input.networkProblem);
     return;

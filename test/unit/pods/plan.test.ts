@@ -30,6 +30,11 @@ const cases: Case[] = [
     },
     actions: ['mountVolumes', 'pull i#0', 'pull a#0', 'pull b#0', 'createSandbox#0'],
   },
+  {
+    name: 'a sandbox seen while it is being made is left alone',
+    input: { runtime: runtimePod([sandbox({ ips: [] })]), work: { ...have('a'), inFlight: new Map([['createSandbox', 1]]) } },
+    actions: [],
+  },
   { name: 'network down: sandbox waits', input: { runtime: runtimePod([]), networkProblem: 'cni', work: have('a') }, actions: [] },
   {
     name: 'network down: host network does not care',

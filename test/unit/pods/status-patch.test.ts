@@ -1,0 +1,42 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { alreadyShown, statusPatch } from '../../../agent/pods/status-patch.ts';
+import { pod } from './build.ts';
+
+const status = {
+  phase: 'Running',
+  podIP: '10.0.0.5',
+  podIPs: [{ ip: '10.0.0.5' }],
+  conditions: [
+    { type: 'Ready', status: 'True', lastTransitionTime: '2027-01-01T00:00:00Z' },
+    { type: 'example.com/theirs', status: 'True' },
+  ],
+  containerStatuses: [
+    { name: 'a', image: 'a:1', imageID: 'i', ready: true, restartCount: 0, state: { running: { startedAt: 't' } }, lastState: {} },
+  ],
+};
+
+test('the patch is bound to the UID, replaces addresses, and leaves others’ conditions alone', () => {
+  const patch = statusPatch(pod(), status);
+  assert.equal(patch.metadata.uid, 'u1');
+  assert.deepEqual(patch.status.podIPs, [{ ip: '10.0.0.5' }, { $patch: 'replace' }]);
+  assert.deepEqual(
+    (patch.status.conditions as { type: string }[]).map((c) => c.type),
+    ['Ready'],
+  );
+});
+
+test('fields that are gone are removed', () => {
+  const patch = statusPatch(pod({}, {}, { reason: 'Evicted', initContainerStatuses: [] }), { phase: 'Running' });
+  assert.equal(patch.status.reason, null);
+  assert.equal(patch.status.initContainerStatuses, null);
+});
+
+test('what the API shows already needs no patch', () => {
+  const shown = pod({}, {}, status);
+  assert.equal(alreadyShown(shown, statusPatch(shown, status)), true);
+  assert.equal(alreadyShown(shown, statusPatch(shown, { ...status, phase: 'Failed' })), false);
+  assert.equal(alreadyShown(shown, statusPatch(shown, { ...status, podIPs: [{ ip: '10.0.0.6' }] })), false);
+  const notReady = { ...status, containerStatuses: status.containerStatuses.map((c) => ({ ...c, ready: false })) };
+  assert.equal(alreadyShown(shown, statusPatch(shown, notReady)), false);
+});

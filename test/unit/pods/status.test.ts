@@ -1,0 +1,201 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { PodStatus } from '../../../agent/model/generated/api.ts';
+import { computeStatus, type StatusInput } from '../../../agent/pods/status.ts';
+import { container, instance, now, pod, runtimePod, sandbox, syncing } from './build.ts';
+
+function status(input: Partial<StatusInput> = {}): PodStatus {
+  return computeStatus({
+    pod: pod(),
+    previous: {},
+    runtime: runtimePod(),
+    runtimeName: 'containerd',
+    lifecycle: syncing,
+    volumesMounted: true,
+    waiting: new Map(),
+    starting: new Set(),
+    verdicts: () => ({}),
+    hostIps: ['192.0.2.1', '2001:db8::1'],
+    now: now.wall,
+    ...input,
+  });
+}
+
+const conditions = (s: PodStatus): Record<string, string> =>
+  Object.fromEntries((s.conditions ?? []).map((c) => [c.type, c.reason ?? c.status]));
+const exited = (name: string, exitCode = 0) =>
+  instance(name, { state: 'exited', exitCode, reason: exitCode === 0 ? 'Completed' : 'Error' });
+const ended = { kind: 'terminated', at: now.mono, cause: { kind: 'deleted' } } as const;
+const ending = { kind: 'terminating', since: now.mono, graceSeconds: 30, cause: { kind: 'deleted' } } as const;
+const published: PodStatus = {
+  phase: 'Running',
+  containerStatuses: [
+    {
+      name: 'a',
+      image: 'a:1',
+      imageID: 'sha256:1',
+      containerID: 'containerd://a-0',
+      ready: true,
+      started: true,
+      restartCount: 0,
+      state: { running: { startedAt: '2027-01-15T07:59:10Z' } },
+    },
+  ],
+};
+
+const phases: { name: string; input: Partial<StatusInput>; phase: string }[] = [
+  { name: 'nothing there yet', input: { runtime: runtimePod([]) }, phase: 'Pending' },
+  { name: 'runtime not looked at yet: what was published stays', input: { runtime: undefined, previous: published }, phase: 'Running' },
+  { name: 'running', input: { runtime: runtimePod([sandbox()], [instance('a')]) }, phase: 'Running' },
+  {
+    name: 'one of two running, the other not made',
+    input: { pod: pod({ containers: [container('a'), container('b')] }), runtime: runtimePod([sandbox()], [instance('a')]) },
+    phase: 'Pending',
+  },
+  { name: 'exited 0, Always: comes back', input: { runtime: runtimePod([sandbox()], [exited('a')]) }, phase: 'Running' },
+  {
+    name: 'exited 0, Never',
+    input: { pod: pod({ restartPolicy: 'Never' }), runtime: runtimePod([sandbox()], [exited('a')]) },
+    phase: 'Succeeded',
+  },
+  {
+    name: 'exited 1, Never',
+    input: { pod: pod({ restartPolicy: 'Never' }), runtime: runtimePod([sandbox()], [exited('a', 1)]) },
+    phase: 'Failed',
+  },
+  {
+    name: 'exited 1, OnFailure',
+    input: { pod: pod({ restartPolicy: 'OnFailure' }), runtime: runtimePod([sandbox()], [exited('a', 1)]) },
+    phase: 'Running',
+  },
+  {
+    name: 'init running',
+    input: { pod: pod({ initContainers: [container('i')] }), runtime: runtimePod([sandbox()], [instance('i')]) },
+    phase: 'Pending',
+  },
+  {
+    name: 'init failed for good',
+    input: { pod: pod({ restartPolicy: 'Never', initContainers: [container('i')] }), runtime: runtimePod([sandbox()], [exited('i', 1)]) },
+    phase: 'Failed',
+  },
+  {
+    name: 'done, but still stopping: not terminal before nothing runs',
+    input: {
+      pod: pod({ restartPolicy: 'Never' }),
+      previous: published,
+      lifecycle: ending,
+      runtime: runtimePod([sandbox()], [exited('a')]),
+    },
+    phase: 'Running',
+  },
+  {
+    name: 'deleted and ended, exit 0',
+    input: { previous: published, lifecycle: ended, runtime: runtimePod([], [exited('a')]) },
+    phase: 'Succeeded',
+  },
+  {
+    name: 'deleted and killed',
+    input: { previous: published, lifecycle: ended, runtime: runtimePod([], [exited('a', 137)]) },
+    phase: 'Failed',
+  },
+  { name: 'deleted before anything ran', input: { lifecycle: ended, runtime: runtimePod([]) }, phase: 'Failed' },
+  {
+    name: 'terminal is for ever',
+    input: { pod: pod({}, {}, { phase: 'Succeeded' }), runtime: runtimePod([sandbox()], [instance('a')]) },
+    phase: 'Succeeded',
+  },
+  {
+    name: 'ended by the node',
+    input: { lifecycle: { ...ended, cause: { kind: 'ended', reason: 'Evicted', message: 'm' } }, runtime: runtimePod([], [exited('a')]) },
+    phase: 'Failed',
+  },
+];
+
+for (const { name, input, phase } of phases) test(`phase: ${name}`, () => assert.equal(status(input).phase, phase));
+
+test('conditions: running and ready', () => {
+  assert.deepEqual(conditions(status({ runtime: runtimePod([sandbox()], [instance('a')]) })), {
+    PodReadyToStartContainers: 'True',
+    Initialized: 'True',
+    Ready: 'True',
+    ContainersReady: 'True',
+    PodScheduled: 'True',
+  });
+});
+
+test('conditions: volumes still missing', () => {
+  assert.equal(conditions(status({ volumesMounted: false })).PodReadyToStartContainers, 'False');
+});
+
+test('conditions: a readiness gate that nobody has answered', () => {
+  const gated = status({
+    pod: pod({ readinessGates: [{ conditionType: 'example.com/ok' }] }),
+    runtime: runtimePod([sandbox()], [instance('a')]),
+  });
+  const ready = gated.conditions?.find((c) => c.type === 'Ready');
+  assert.equal(ready?.reason, 'ReadinessGatesNotReady');
+  assert.equal(ready?.message, 'corresponding condition of pod readiness gate "example.com/ok" does not exist.');
+});
+
+test('conditions: the transition time moves with the status only', () => {
+  const first = status({ runtime: runtimePod([sandbox()], [instance('a')]) });
+  const later = status({ previous: first, runtime: runtimePod([sandbox()], [instance('a')]), now: now.wall + 60_000 });
+  assert.deepEqual(later.conditions, first.conditions);
+});
+
+test('readiness: until a probe has spoken, the published verdict on the same instance stands', () => {
+  const probed = pod({ containers: [container('a', { readinessProbe: {}, startupProbe: {} })] });
+  const runtime = runtimePod([sandbox()], [instance('a')]);
+  assert.equal(status({ pod: probed, runtime, previous: published }).containerStatuses?.[0]?.ready, true);
+  assert.equal(status({ pod: probed, runtime }).containerStatuses?.[0]?.ready, false);
+  assert.equal(
+    status({ pod: probed, runtime, previous: published, verdicts: () => ({ ready: false }) }).containerStatuses?.[0]?.ready,
+    false,
+  );
+  const other = runtimePod([sandbox()], [instance('a', { id: 'a-1' })]);
+  assert.equal(status({ pod: probed, runtime: other, previous: published }).containerStatuses?.[0]?.ready, false);
+});
+
+test('waiting: a crash loop shows its reason, the end moves to lastState', () => {
+  const crashed = status({
+    runtime: runtimePod([sandbox()], [exited('a', 3)]),
+    waiting: new Map([['a', { reason: 'CrashLoopBackOff', message: 'back-off 10s' }]]),
+  }).containerStatuses?.[0];
+  assert.deepEqual(crashed?.state, { waiting: { reason: 'CrashLoopBackOff', message: 'back-off 10s' } });
+  assert.equal(crashed?.lastState?.terminated?.exitCode, 3);
+});
+
+test('a restart shows the end before as lastState', () => {
+  const restarted = status({ runtime: runtimePod([sandbox()], [instance('a', { id: 'a-1', restartCount: 1 }), exited('a', 3)]) })
+    .containerStatuses?.[0];
+  assert.equal(restarted?.restartCount, 1);
+  assert.equal(restarted?.lastState?.terminated?.exitCode, 3);
+  assert.equal(restarted?.lastState?.terminated?.containerID, 'containerd://a-0');
+});
+
+test('a container that the runtime lost while the pod lives counts as ended', () => {
+  const lost = status({ previous: published, runtime: runtimePod([sandbox()]) }).containerStatuses?.[0];
+  assert.equal(lost?.lastState?.terminated?.reason, 'ContainerStatusUnknown');
+  assert.equal(lost?.restartCount, 1);
+});
+
+test('a container with a postStart hook under way is not shown as running', () => {
+  const s = status({ runtime: runtimePod([sandbox()], [instance('a')]), starting: new Set(['a']) });
+  assert.deepEqual(s.containerStatuses?.[0]?.state, { waiting: { reason: 'ContainerCreating' } });
+  assert.equal(s.phase, 'Pending');
+});
+
+test('addresses: the node’s first family first; host network has the node’s', () => {
+  const dual = runtimePod([sandbox({ ips: ['fd00::5', '10.0.0.5'] })]);
+  assert.deepEqual(
+    status({ runtime: dual }).podIPs?.map((p) => p.ip),
+    ['10.0.0.5', 'fd00::5'],
+  );
+  assert.equal(status({ runtime: dual, hostIps: ['2001:db8::1'] }).podIP, 'fd00::5');
+  assert.equal(status({ pod: pod({ hostNetwork: true }) }).podIP, '192.0.2.1');
+});
+
+test('messages share the API’s limit of 12 KiB', () => {
+  const wordy = instance('a', { state: 'exited', message: 'x'.repeat(20_000) });
+  assert.equal(status({ runtime: runtimePod([sandbox()], [wordy]) }).containerStatuses?.[0]?.state?.terminated?.message?.length, 12 * 1024);
+});
