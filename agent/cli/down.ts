@@ -1,10 +1,12 @@
 import { spawn } from 'node:child_process';
-import { existsSync, lstatSync, readdirSync, readlinkSync, rmdirSync, rmSync } from 'node:fs';
+import { existsSync, globSync, lstatSync, readdirSync, readFileSync, readlinkSync, rmdirSync, rmSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { systemClock } from '../base/clock.ts';
 import { hasCode, messageOf } from '../base/errors.ts';
+import { silentLog } from '../base/log.ts';
+import { connectCri } from '../drivers/cri/client.ts';
 import { parseMountinfo } from '../drivers/mounts/mountinfo.ts';
 import { openMounts } from '../drivers/mounts/mounts.ts';
 import { isErrno } from '../drivers/sys/errno.ts';
@@ -61,6 +63,12 @@ async function clear(state: StandaloneState, progress: Progress, signal: AbortSi
     await progress.step('end the pods', () => endPods(signal));
     await progress.step('stop the agent', () => stopProcess(state.agent, 20_000, clock, signal));
   }
+  if (isAlive(state.containerd)) {
+    const left = await leftSandboxes(signal);
+    // After an agent that was killed, or a pod that would not end.
+    if (left.length > 0) await progress.step(`end ${left.length} pods that are left`, () => endSandboxes(left, signal));
+  }
+  const shimSockets = findShimSockets();
   if (isAlive(state.containerd)) await progress.step('stop containerd', () => stopProcess(state.containerd, 20_000, clock, signal));
   await progress.step(
     'clear up',
@@ -73,6 +81,7 @@ async function clear(state: StandaloneState, progress: Progress, signal: AbortSi
       if (ip !== undefined) await removeBridge(ip, signal);
       removeLogLinks();
       removeCniResults();
+      for (const socket of shimSockets) rmSync(socket, { force: true });
       if (!(await otherAgentAnswers(signal))) rmSync(localSocket(), { force: true });
       rmSync(standalone.run, { recursive: true, force: true });
       // The state goes last: what was interrupted can be done again.
@@ -137,7 +146,46 @@ function removeLogLinks(): void {
 function removeCniResults(): void {
   const folder = '/var/lib/cni/results';
   if (!existsSync(folder)) return;
-  for (const name of readdirSync(folder)) if (name.startsWith('keelson-')) rmSync(join(folder, name), { force: true });
+  for (const name of readdirSync(folder)) {
+    const sandbox = /^keelson-([0-9a-f]{64})-/.exec(name)?.[1];
+    if (sandbox === undefined) continue;
+    for (const file of [name, `cni-loopback-${sandbox}-lo`]) rmSync(join(folder, file), { force: true });
+  }
+}
+
+/** The sockets of our containers' shims: they are in a folder that all instances of containerd share, and a killed shim leaves its own. */
+function findShimSockets(): string[] {
+  const files = globSync(join(standalone.containerdState, 'io.containerd.runtime.v2.task/*/*/address'));
+  return files
+    .map((file) => readFileSync(file, 'utf8').trim().replace('unix://', ''))
+    .filter((path) => path.startsWith('/run/containerd/s/'));
+}
+
+const sandboxDeadlineMs = 30_000;
+
+async function leftSandboxes(signal: AbortSignal): Promise<string[]> {
+  await using cri = connectCri({ endpoint: `unix://${standalone.containerdSocket}`, clock, log: silentLog });
+  using deadline = clock.deadline(signal, sandboxDeadlineMs);
+  try {
+    return ((await cri.listPodSandbox({}, deadline.signal)).items ?? []).map(({ id }) => id ?? '');
+  } catch (error) {
+    if (signal.aborted) throw error;
+    // A containerd that does not answer is killed with all that it runs.
+    return [];
+  }
+}
+
+/** Ends sandboxes through the runtime, so that the network plugins take back what they gave. */
+async function endSandboxes(ids: readonly string[], signal: AbortSignal): Promise<void> {
+  await using cri = connectCri({ endpoint: `unix://${standalone.containerdSocket}`, clock, log: silentLog });
+  using deadline = clock.deadline(signal, sandboxDeadlineMs);
+  const ended = await Promise.allSettled(
+    ids.map(async (id) => {
+      await cri.stopPodSandbox({ pod_sandbox_id: id }, deadline.signal);
+      await cri.removePodSandbox({ pod_sandbox_id: id }, deadline.signal);
+    }),
+  );
+  for (const result of ended) if (result.status === 'rejected') process.stderr.write(`  ${messageOf(result.reason)}\n`);
 }
 
 /** Removes folders that are empty, inner ones first. One that is a mount point elsewhere stays: removing it would unmount it there. */

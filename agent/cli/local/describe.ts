@@ -30,10 +30,9 @@ export function shortName(pod: LocalPod['pod'], node: string): string {
 }
 
 /** The word for a pod's state, as `kubectl get pods` has it. */
-export function stateOf({ pod, activity }: LocalPod): string {
-  if (activity?.lifecycle === 'terminating' && pod.status?.phase !== 'Succeeded' && pod.status?.phase !== 'Failed') return 'Terminating';
+export function stateOf({ pod }: LocalPod): string {
   const { status } = pod;
-  if (pod.spec === undefined) return 'Terminating';
+  if (pod.spec === undefined || pod.metadata.deletionTimestamp !== undefined) return 'Terminating';
   if (status?.reason !== undefined) return status.reason;
   const inits = status?.initContainerStatuses ?? [];
   for (const [i, init] of inits.entries()) {

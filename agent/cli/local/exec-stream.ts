@@ -39,12 +39,17 @@ export async function runStream(
     socket.send(message);
   };
   const resize = (): void => {
+    if (!process.stdout.columns) return;
     const size = JSON.stringify({ Width: process.stdout.columns, Height: process.stdout.rows });
     send(channel.resize, Buffer.from(size));
   };
   const onInput = (chunk: Buffer): void => send(channel.stdin, chunk);
   const onInputEnd = (): void => {
     if (socket.protocol === 'v5.channel.k8s.io') send(channel.close, Uint8Array.of(channel.stdin));
+    else
+      process.stderr.write(
+        'keelson: the input has ended, which this container runtime (containerd before 2.0) cannot tell the command; Ctrl-C ends it if it waits for more\n',
+      );
   };
   const onAbort = (): void => {
     reject(signal.reason);
