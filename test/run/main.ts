@@ -17,8 +17,10 @@ const wholeLimit = 85 * minute;
 type Step =
   /** A command that passes or fails as one. */
   | { readonly check: string; readonly argv: readonly string[] }
-  /** Files for node:test; no such file is nothing to do. */
+  /** Files for node:test, several at a time; no such file is nothing to do. */
   | { readonly tests: string; readonly concurrency: number }
+  /** The same one by one: a file that does not end within its limit fails, and the next gets its turn. */
+  | { readonly tests: string; readonly fileLimitMs: number }
   /** A suite of test/e2e/suites: all its specs have to pass. */
   | { readonly suite: string };
 
@@ -58,15 +60,15 @@ const stages: readonly Stage[] = [
     name: 'containerd',
     says: 'tests on real containerds',
     prepared: true,
-    limitMs: 15 * minute,
-    steps: [{ tests: 'test/containerd/*.test.ts', concurrency: 1 }],
+    limitMs: 20 * minute,
+    steps: [{ tests: 'test/containerd/*.test.ts', fileLimitMs: 8 * minute }],
   },
   {
     name: 'cluster',
     says: 'tests on a real control plane',
     prepared: true,
-    limitMs: 20 * minute,
-    steps: [{ tests: 'test/cluster/*.test.ts', concurrency: 1 }],
+    limitMs: 30 * minute,
+    steps: [{ tests: 'test/cluster/*.test.ts', fileLimitMs: 15 * minute }],
   },
   { name: 'e2e', says: 'upstream e2e specs on a lab with our node', prepared: true, limitMs: 20 * minute, steps: [{ suite: 'smoke' }] },
 ];
@@ -179,8 +181,9 @@ async function runCheck(name: string, argv: readonly string[], limitMs: number):
   ]);
 }
 
-async function runTests(pattern: string, concurrency: number, limitMs: number, folder: string): Promise<Result> {
-  const files = globSync(pattern, { cwd: repository }).sort();
+const filesOf = (pattern: string): string[] => globSync(pattern, { cwd: repository }).sort();
+
+async function runTests(what: string, files: readonly string[], concurrency: number, limitMs: number, folder: string): Promise<Result> {
   if (files.length === 0) return resultOf([]);
   const outcomesFile = join(folder, 'outcomes.jsonl');
   rmSync(outcomesFile, { force: true });
@@ -198,9 +201,9 @@ async function runTests(pattern: string, concurrency: number, limitMs: number, f
   );
   const { outcomes, unfinished } = readLines(existsSync(outcomesFile) ? readFileSync(outcomesFile, 'utf8') : '');
   const all = [...outcomes];
-  if (cut !== undefined) all.push(failure(pattern, `${cut}; not finished: ${unfinished.join(', ') || 'nothing'}`));
-  else if (outcomes.length === 0) all.push(failure(pattern, `no test was run (exit code ${code})`));
-  else if (code !== 0 && sumOf(outcomes).failed === 0) all.push(failure(pattern, `the test runner ended with exit code ${code}`));
+  if (cut !== undefined) all.push(failure(what, `${cut}; not finished: ${unfinished.join(', ') || 'nothing'}`));
+  else if (outcomes.length === 0) all.push(failure(what, `no test was run (exit code ${code})`));
+  else if (code !== 0 && sumOf(outcomes).failed === 0) all.push(failure(what, `the test runner ended with exit code ${code}`));
   return resultOf(all);
 }
 
@@ -270,7 +273,16 @@ async function runStage(stage: Stage, folder: string): Promise<Result> {
     if (limitMs <= 0 || interrupted !== undefined)
       results.push(resultOf([failure(JSON.stringify(step), interrupted ?? 'no time was left to run it')]));
     else if ('check' in step) results.push(await runCheck(step.check, step.argv, limitMs));
-    else if ('tests' in step) results.push(await runTests(step.tests, step.concurrency, limitMs, folder));
+    else if ('concurrency' in step) results.push(await runTests(step.tests, filesOf(step.tests), step.concurrency, limitMs, folder));
+    else if ('tests' in step)
+      for (const file of filesOf(step.tests)) {
+        const left = Math.min(step.fileLimitMs, until - performance.now(), remaining());
+        results.push(
+          left <= 0 || interrupted !== undefined
+            ? resultOf([failure(file, interrupted ?? 'no time was left to run it')])
+            : await runTests(file, [file], 1, left, folder),
+        );
+      }
     else results.push(await runSuite(step.suite, limitMs));
   }
   return {
