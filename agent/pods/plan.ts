@@ -291,7 +291,7 @@ function planSandbox(input: PlanInput, runtime: RuntimePod, draft: Draft): void 
   const { pod, work } = input;
   const pullAll = (): void => {
     for (const { container, kind } of firstContainers(pod)) {
-      if (kind !== 'ephemeral') planPull(input, container, nextAttempt(pod, runtime, container), draft);
+      if (kind !== 'ephemeral') planPull(input, container, nextAttempt(pod, runtime, container, work), draft);
     }
   };
   if (work.inFlight.has('createSandbox')) {
