@@ -42,6 +42,10 @@ const below = (folder: string): string[] => {
   return [...inner.flatMap((entry) => below(join(folder, entry.name))), folder];
 };
 
+/** Every cgroup below `path`, in every hierarchy: full paths of their folders. */
+export const cgroupsBelow = (path: string): string[] =>
+  hierarchies().flatMap((mount) => below(join(mount, path)).filter((folder) => folder !== join(mount, path)));
+
 /** Every process in `path` and below it, in any hierarchy. */
 export const processesIn = (path: string): number[] => {
   const pids = new Set<number>();
@@ -70,8 +74,8 @@ export const removeCgroup = async (path: string): Promise<void> => {
     }
     return pids.length === 0 ? true : undefined;
   });
+  // The kernel lets go of a just emptied cgroup a moment later.
   for (const mount of hierarchies())
-    // The kernel lets go of a just emptied cgroup a moment later.
     for (const folder of below(join(mount, path)))
       await waitFor(`cgroup ${folder} to be removable`, 10_000, async () => {
         await rmdir(folder).catch((error: NodeJS.ErrnoException) => {

@@ -1,0 +1,426 @@
+// Thirty pods of all sorts, and everything they stand on killed again and again while they start and run: the agent ten times, the container runtime and
+// the API server twice each, one of each pair for a while with the agent started in the middle. No pod may notice, and nothing may be left of them in the end.
+import assert from 'node:assert/strict';
+import { cpSync, existsSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { systemClock } from '../../agent/base/clock.ts';
+import { silentLog } from '../../agent/base/log.ts';
+import { connectCri } from '../../agent/drivers/cri/client.ts';
+import type { Container, ContainerStatus, Pod, PodSpec, Probe } from '../../agent/model/generated/api.ts';
+import { api, waitForApiserver } from '../testbed/control-plane.ts';
+import { ensureImages } from '../testbed/images.ts';
+import { run, say } from '../testbed/images-debian.ts';
+import { pauseImage } from '../testbed/images-recipes.ts';
+import { compareInventories, type Inventory, takeInventory } from '../testbed/inventory.ts';
+import { openLab, restartAgent, restartApiserver, restartRuntime, startAgain, startLab, stopComponent, stopLab } from '../testbed/lab.ts';
+import { type PodEvent, type PodWatch, watchPods } from '../testbed/pod-watch.ts';
+import { tailOf } from '../testbed/process.ts';
+import { labPaths } from '../testbed/record.ts';
+import { ensureRuntime } from '../testbed/runtimes.ts';
+import { waitFor } from '../testbed/wait.ts';
+
+const name = `chaos-${process.pid}`;
+const node = 'n1';
+const namespace = 'chaos';
+const busybox = 'registry.k8s.io/e2e-test-images/busybox:1.37.0-1';
+const signal = new AbortController().signal;
+// The yardstick: the same with upstream's kubelet.
+const agent = process.env.CHAOS_AGENT === 'upstream' ? 'upstream' : 'keelson';
+const seed = Number(process.env.CHAOS_SEED ?? Math.floor(Math.random() * 2 ** 32));
+
+const startedAt = performance.now();
+const tell = (message: string): void => say(`chaos [${((performance.now() - startedAt) / 1000).toFixed(1).padStart(5)} s] ${message}`);
+
+/** Numbers in [0, 1) that depend on the seed alone (mulberry32). */
+const random = ((): (() => number) => {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+})();
+const between = (least: number, most: number): number => Math.round(least + random() * (most - least));
+
+// ------------------------------------------------------------------------------------------------------------------------- the pods
+
+/** Ends at once when asked to, as a shell in the foreground would not. */
+const waits = 'trap "exit 0" TERM; sleep 1000000 & wait';
+const shell = (containerName: string, script: string, more: Partial<Container> = {}): Container => ({
+  name: containerName,
+  image: busybox,
+  command: ['sh', '-c', script],
+  ...more,
+});
+// One late answer of a machine at its limit is no failure, three in a row are.
+const probe = (how: Probe): Probe => ({ periodSeconds: 1, timeoutSeconds: 5, failureThreshold: 3, ...how });
+
+const sorts: { sort: string; count: number; spec: PodSpec }[] = [
+  { sort: 'plain', count: 8, spec: { containers: [shell('main', waits)] } },
+  {
+    sort: 'volumes',
+    count: 6,
+    spec: {
+      containers: [
+        shell(
+          'main',
+          `test "$(cat /config/key)" = value && test "$(cat /secret/word)" = swordfish && echo mine > /scratch/file && ${waits}`,
+          {
+            volumeMounts: [
+              { name: 'config', mountPath: '/config' },
+              { name: 'secret', mountPath: '/secret' },
+              { name: 'scratch', mountPath: '/scratch' },
+              { name: 'memory', mountPath: '/memory' },
+              { name: 'about', mountPath: '/about' },
+            ],
+          },
+        ),
+      ],
+      volumes: [
+        { name: 'config', configMap: { name: 'config' } },
+        { name: 'secret', secret: { secretName: 'secret' } },
+        { name: 'scratch', emptyDir: {} },
+        { name: 'memory', emptyDir: { medium: 'Memory' } },
+        { name: 'about', downwardAPI: { items: [{ path: 'name', fieldRef: { fieldPath: 'metadata.name' } }] } },
+      ],
+    },
+  },
+  {
+    sort: 'http-probe',
+    count: 4,
+    spec: {
+      containers: [
+        shell('main', `mkdir /www; echo ok > /www/ready; httpd -p 8080 -h /www; ${waits}`, {
+          readinessProbe: probe({ httpGet: { path: '/ready', port: 8080 } }),
+          livenessProbe: probe({ httpGet: { path: '/ready', port: 8080 } }),
+        }),
+      ],
+    },
+  },
+  {
+    sort: 'exec-probe',
+    count: 4,
+    spec: {
+      containers: [shell('main', `touch /ready; ${waits}`, { readinessProbe: probe({ exec: { command: ['test', '-e', '/ready'] } }) })],
+    },
+  },
+  { sort: 'two', count: 3, spec: { containers: [shell('first', waits), shell('second', waits)] } },
+  {
+    sort: 'init',
+    count: 3,
+    spec: {
+      initContainers: [shell('init', 'echo done > /shared/file', { volumeMounts: [{ name: 'shared', mountPath: '/shared' }] })],
+      containers: [shell('main', `cat /shared/file && ${waits}`, { volumeMounts: [{ name: 'shared', mountPath: '/shared' }] })],
+      volumes: [{ name: 'shared', emptyDir: {} }],
+    },
+  },
+  {
+    sort: 'sidecar',
+    count: 2,
+    spec: {
+      initContainers: [
+        shell('sidecar', `touch /up; ${waits}`, {
+          restartPolicy: 'Always',
+          startupProbe: probe({ exec: { command: ['test', '-e', '/up'] }, failureThreshold: 60 }),
+        }),
+      ],
+      containers: [shell('main', waits)],
+    },
+  },
+];
+
+const podNamed = (podName: string, spec: PodSpec = { containers: [shell('main', waits)] }): Pod => ({
+  apiVersion: 'v1',
+  kind: 'Pod',
+  metadata: { name: podName, namespace },
+  // Bound here: the scheduler, which waits for seconds when the API server was away, is not what is tested.
+  spec: { ...spec, nodeName: `${name}-${node}`, terminationGracePeriodSeconds: 10 },
+});
+
+const pods = sorts.flatMap(({ sort, count, spec }) => Array.from({ length: count }, (_, i) => podNamed(`${sort}-${i + 1}`, spec)));
+
+// ------------------------------------------------------------------------------------------------------- what a watcher must never see
+
+const violations: string[] = [];
+/** By pod/container: the ID it had when it was first seen running. */
+const runningIds = new Map<string, string>();
+const wasReady = new Map<string, boolean>();
+let deleting = false;
+
+const statusesOf = (pod: Pod): ContainerStatus[] => [
+  ...(pod.status?.initContainerStatuses ?? []),
+  ...(pod.status?.containerStatuses ?? []),
+];
+const conditionOf = (pod: Pod, type: string) => pod.status?.conditions?.find((condition) => condition.type === type);
+const isReady = (pod: Pod): boolean => conditionOf(pod, 'Ready')?.status === 'True';
+
+const judge = ({ type, pod }: PodEvent): void => {
+  if (deleting) return;
+  const podName = pod.metadata?.name ?? '';
+  const complain = (what: string): void => {
+    const text = `${podName}: ${what}`;
+    if (violations.includes(text)) return;
+    violations.push(text);
+    tell(`VIOLATION ${text}`);
+  };
+  if (type === 'DELETED') complain('deleted by somebody');
+  for (const status of statusesOf(pod)) {
+    const key = `${podName}/${status.name}`;
+    if (status.restartCount > 0)
+      complain(`${status.name} has restartCount ${status.restartCount}, last state ${JSON.stringify(status.lastState)}`);
+    const known = runningIds.get(key);
+    if (status.state?.running !== undefined) {
+      if (known === undefined) runningIds.set(key, status.containerID ?? '');
+      else if (known !== status.containerID) complain(`${status.name} was ${known} and is now ${status.containerID}`);
+    } else if (known !== undefined && status.name !== 'init') complain(`${status.name} ran and is now ${JSON.stringify(status.state)}`);
+  }
+  if (pod.status?.phase === 'Failed' || pod.status?.phase === 'Succeeded') complain(`phase is ${pod.status.phase}: ${pod.status.message}`);
+  const ready = isReady(pod);
+  if (wasReady.get(podName) === true && !ready) complain(`Ready went back to ${JSON.stringify(conditionOf(pod, 'Ready'))}`);
+  wasReady.set(podName, ready);
+};
+
+// ----------------------------------------------------------------------------------------------------------------------- the blows
+
+type Blow = 'agent' | 'runtime' | 'runtime-down' | 'apiserver' | 'apiserver-down';
+const struck = { agent: 0, runtime: 0, apiserver: 0 };
+
+const strike = async (blow: Blow): Promise<void> => {
+  const killAgent = async (): Promise<void> => {
+    struck.agent += 1;
+    await restartAgent(name, { signal: 'SIGKILL' });
+  };
+  switch (blow) {
+    case 'agent':
+      return killAgent();
+    case 'runtime':
+      struck.runtime += 1;
+      return restartRuntime(name, { signal: 'SIGKILL' });
+    case 'runtime-down':
+      struck.runtime += 1;
+      await stopComponent(name, `${node}/containerd`, 'SIGKILL');
+      await killAgent();
+      await sleep(between(500, 3000));
+      return restartRuntime(name);
+    case 'apiserver':
+      struck.apiserver += 1;
+      return restartApiserver(name, { signal: 'SIGKILL' });
+    case 'apiserver-down':
+      struck.apiserver += 1;
+      await stopComponent(name, 'apiserver', 'SIGKILL');
+      await killAgent();
+      await sleep(between(500, 3000));
+      await startAgain(name, 'apiserver');
+      return waitForApiserver(openLab(name));
+  }
+};
+
+const shuffled = <T>(list: readonly T[]): T[] => {
+  const left = [...list];
+  const mixed: T[] = [];
+  while (left.length > 0) mixed.push(...left.splice(Math.floor(random() * left.length), 1));
+  return mixed;
+};
+
+const readyPods = (): number => [...watch.pods.values()].filter(isReady).length;
+
+/** Strikes in any order, at any moment: after a pause, and half the time not before a few more pods have become Ready, so that blows meet pods at all stages. */
+const storm = async (phase: string, blows: readonly Blow[], longestPauseMs: number): Promise<void> => {
+  for (const blow of shuffled(blows)) {
+    const wanted = Math.min(pods.length, readyPods() + (random() < 0.5 ? 0 : between(1, 6)));
+    await watch.until('a few more pods', 20_000, () => readyPods() >= wanted).catch((error: Error) => tell(error.message));
+    await sleep(between(100, longestPauseMs));
+    const ready = readyPods();
+    const began = performance.now();
+    await strike(blow);
+    tell(`${phase}: ${blow} at ${ready} of ${pods.length} pods Ready, back after ${Math.round(performance.now() - began)} ms`);
+  }
+};
+
+// ------------------------------------------------------------------------------------------------------------------------- the test
+
+let watch: PodWatch;
+let inventory: Inventory;
+let foreignSandbox = '';
+
+/** Containers that are none of the agent's business: one in a containerd namespace of its own, and a CRI pod that nothing marks as Kubernetes'. */
+const startForeigners = async (): Promise<void> => {
+  const paths = labPaths(name);
+  const { socket } = paths.node(node);
+  const { ctr } = await ensureRuntime(openLab(name).runtime);
+  const foreign = ['--address', socket, '--namespace', 'foreign'];
+  for (const tar of await ensureImages(['pause'])) await run(ctr, [...foreign, 'images', 'import', tar]);
+  await run(ctr, [...foreign, 'run', '--detach', '--null-io', '--cgroup', `${paths.cgroup}/foreign/stranger`, pauseImage, 'stranger']);
+  await using cri = connectCri({ endpoint: `unix://${socket}`, clock: systemClock, log: silentLog });
+  const config = {
+    metadata: { name: 'stranger', namespace: 'elsewhere', uid: 'not-a-pod-of-this-cluster', attempt: 0 },
+    hostname: 'stranger',
+    log_directory: '/tmp',
+    linux: { cgroup_parent: `${paths.cgroup}/foreign` },
+  };
+  foreignSandbox = (await cri.runPodSandbox({ config, runtime_handler: '' }, signal)).pod_sandbox_id ?? '';
+  const { container_id } = await cri.createContainer(
+    {
+      pod_sandbox_id: foreignSandbox,
+      sandbox_config: config,
+      config: {
+        metadata: { name: 'main', attempt: 0 },
+        image: { image: busybox },
+        command: ['sh', '-c', waits],
+        linux: { resources: { oom_score_adj: 1000 }, security_context: { run_as_user: { value: 0 } } },
+      },
+    },
+    signal,
+  );
+  await cri.startContainer({ container_id: container_id ?? '' }, signal);
+};
+
+/** The first pod of its kind makes a node create what stays: cgroups of QoS classes, in hierarchies that only runc uses, too. */
+const warmUp = async (): Promise<void> => {
+  deleting = true;
+  const fresh = await takeInventory(name, node);
+  await api(openLab(name), `/api/v1/namespaces/${namespace}/pods`, { method: 'POST', body: podNamed('warm-up') });
+  await watch.until('the first pod to be Ready', 60_000, () => isReady(watch.pods.get('warm-up') ?? {}));
+  await api(openLab(name), `/api/v1/namespaces/${namespace}/pods/warm-up`, { method: 'DELETE' });
+  await waitFor('the first pod to be gone', 60_000, async () => {
+    const difference = compareInventories(fresh, await takeInventory(name, node));
+    const left = difference.filter((line) => !/^cgroup left behind: .*\/kubepods(\/besteffort)?$/.test(line));
+    if (left.length > 0) throw new Error(`\n${left.join('\n')}`);
+    return true;
+  });
+  deleting = false;
+};
+
+before(
+  async () => {
+    tell(`agent ${agent}, seed ${seed} (CHAOS_SEED=${seed} deals the same blows)`);
+    await startLab({ name, agent, registry: false, images: ['busybox'] });
+    await startForeigners();
+    const create = (path: string, body: object): Promise<unknown> => api(openLab(name), path, { method: 'POST', body });
+    await create('/api/v1/namespaces', { metadata: { name: namespace } });
+    await create(`/api/v1/namespaces/${namespace}/configmaps`, { metadata: { name: 'config' }, data: { key: 'value' } });
+    await create(`/api/v1/namespaces/${namespace}/secrets`, { metadata: { name: 'secret' }, stringData: { word: 'swordfish' } });
+    await waitFor('the service account', 30_000, () => api(openLab(name), `/api/v1/namespaces/${namespace}/serviceaccounts/default`));
+    watch = await watchPods({ name }, namespace, judge);
+    await warmUp();
+    inventory = await takeInventory(name, node);
+    tell(`ready to begin: ${[...inventory].map(([kind, all]) => `${all.size} × ${kind}`).join(', ')}`);
+  },
+  { timeout: 600_000 },
+);
+
+after(async () => {
+  await watch?.[Symbol.asyncDispose]();
+  await stopLab(name);
+});
+
+/** What a person needs when it went wrong, before the lab and its logs are taken away. */
+const keepEvidence = (): void => {
+  const { logs } = labPaths(name);
+  if (!existsSync(logs)) return;
+  const kept = join(tmpdir(), `keelson-${name}-logs`);
+  cpSync(logs, kept, { recursive: true });
+  tell(`logs are kept in ${kept}; the end of the agent's:\n${tailOf(join(logs, `${node}-agent.log`), 30)}`);
+};
+
+const ifItFails = async (work: () => Promise<void>): Promise<void> => {
+  try {
+    await work();
+  } catch (error) {
+    keepEvidence();
+    throw error;
+  }
+};
+
+const unreadyPods = (): string =>
+  pods
+    .map(({ metadata }) => watch.pods.get(metadata?.name ?? '') ?? { metadata })
+    .filter((pod) => !isReady(pod))
+    .map(
+      (pod) =>
+        `${pod.metadata?.name}: ${pod.status?.phase} ${JSON.stringify(statusesOf(pod).map(({ name, state, ready }) => ({ name, state, ready })))}`,
+    )
+    .join('\n');
+
+test('thirty pods start and run through it all', { timeout: 300_000 }, () =>
+  ifItFails(async () => {
+    const began = performance.now();
+    // What is created while the server is down is created again; that it is there already is fine.
+    const creating = Promise.all(
+      pods.map((pod) =>
+        waitFor(`creating ${pod.metadata?.name}`, 60_000, () =>
+          api(openLab(name), `/api/v1/namespaces/${namespace}/pods`, { method: 'POST', body: pod }).catch((error: unknown) => {
+            if (String(error).includes('AlreadyExists')) return true;
+            throw error;
+          }),
+        ),
+      ),
+    );
+    await storm('starting', ['agent', 'agent', 'agent', 'agent', 'runtime', 'apiserver-down'], 3000);
+    await creating;
+    const allReady = (): boolean => watch.pods.size === pods.length && [...watch.pods.values()].every(isReady);
+    await watch.until('all pods to be Ready', 120_000, allReady, unreadyPods);
+    tell(`all Ready ${((performance.now() - began) / 1000).toFixed(1)} s after the first was asked for`);
+    await storm('running', ['agent', 'agent', 'agent', 'agent', 'runtime-down', 'apiserver'], 5000);
+    assert.deepEqual(struck, { agent: 10, runtime: 2, apiserver: 2 });
+
+    // The agent has caught up when it has heard of something new, and done it.
+    await api(openLab(name), `/api/v1/namespaces/${namespace}/pods`, { method: 'POST', body: podNamed('afterwards') });
+    await watch.until('one more pod to be Ready', 60_000, () => isReady(watch.pods.get('afterwards') ?? {}));
+
+    // Another ten seconds: probes go round, the audit looks at everything.
+    await sleep(10_000);
+    assert.deepEqual(violations, []);
+    for (const pod of watch.pods.values()) {
+      assert.equal(pod.status?.phase, 'Running', `${pod.metadata?.name}`);
+      assert.ok(isReady(pod), `${pod.metadata?.name}`);
+      for (const status of statusesOf(pod)) assert.equal(status.restartCount, 0, `${pod.metadata?.name}/${status.name}`);
+    }
+    const { items } = await api<{ items: { reason: string; type: string; message: string; involvedObject: { name: string } }[] }>(
+      openLab(name),
+      `/api/v1/namespaces/${namespace}/events`,
+    );
+    const warnings = new Map<string, number>();
+    for (const { type, reason } of items) if (type === 'Warning') warnings.set(reason, (warnings.get(reason) ?? 0) + 1);
+    tell(`warning events: ${[...warnings].map(([reason, count]) => `${reason} × ${count}`).join(', ') || 'none'}`);
+    const killed = items.filter(({ reason, involvedObject }) => reason === 'Killing' && involvedObject.name !== 'warm-up');
+    assert.deepEqual(
+      killed.map(({ involvedObject, message }) => `${involvedObject.name}: ${message}`),
+      [],
+    );
+  }),
+);
+
+test('nothing is left of them, and strangers are left alone', { timeout: 180_000 }, () =>
+  ifItFails(async () => {
+    deleting = true;
+    await api(openLab(name), `/api/v1/namespaces/${namespace}/pods`, { method: 'DELETE' });
+    await sleep(between(100, 2000));
+    await restartAgent(name, { signal: 'SIGKILL' });
+    tell('agent killed once more, while the pods end');
+    await watch.until(
+      'all pods to be gone',
+      90_000,
+      () => watch.pods.size === 0,
+      () => [...watch.pods.keys()].join(', '),
+    );
+    tell('all pods are gone from the API server');
+    await waitFor(
+      'the node to be as it was',
+      60_000,
+      async () => {
+        const difference = compareInventories(inventory, await takeInventory(name, node));
+        if (difference.length > 0) throw new Error(`\n${difference.join('\n')}`);
+        return true;
+      },
+      1000,
+    );
+    assert.ok(foreignSandbox !== '' && [...(inventory.get('task') ?? [])].includes(`k8s.io/${foreignSandbox} RUNNING`));
+    assert.ok([...(inventory.get('task') ?? [])].includes('foreign/stranger RUNNING'));
+    tell('the node is as it was before');
+  }),
+);
