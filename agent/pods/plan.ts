@@ -409,7 +409,7 @@ function planStart(input: PlanInput, runtime: RuntimePod, sandboxId: string, sta
   }
   const previousEnd = latest === undefined ? work.resets.get(container.name)?.endedAt : latest.finishedAt;
   if (previousEnd !== undefined) {
-    const until = backoffUntil(work.crashes.get(container.name), previousEnd, now.wall);
+    const until = backoffUntil(work.crashes.get(container.name), containerHash(container), previousEnd, now.wall);
     if (until !== undefined) {
       draft.wait(container.name, crashLoopMessage(pod, container.name, work.crashes.get(container.name)?.delayMs ?? 0));
       draft.wakeWall(until);

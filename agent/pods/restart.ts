@@ -53,6 +53,8 @@ export interface CrashBackoff {
   readonly delayMs: number;
   /** When that delay was last advanced (wall, ms). */
   readonly updatedAt: number;
+  /** Of name and image (labels.ts containerHash): a changed image starts with a clean slate. */
+  readonly hash: string;
 }
 
 // A container that stayed up this long after its last counted end starts with a clean slate (pkg/kubelet/kubelet.go MaxCrashLoopBackOff × 2).
@@ -62,14 +64,24 @@ const stableMs = 600_000;
  * The back-off as kubelet keeps it (client-go flowcontrol.Backoff): the first restart is free and sets the delay to `initialMs`; each further one doubles
  * it up to `maxMs`; a container that then ran for ten minutes starts afresh. `finishedAt` is when the last instance ended; all times are wall, ms.
  */
-export function advanceBackoff(policy: BackoffPolicy, last: CrashBackoff | undefined, finishedAt: number, now: number): CrashBackoff {
-  if (last === undefined || finishedAt - last.updatedAt > stableMs) return { delayMs: policy.initialMs, updatedAt: now };
-  return { delayMs: Math.min(last.delayMs * 2, policy.maxMs), updatedAt: now };
+export function advanceBackoff(
+  policy: BackoffPolicy,
+  last: CrashBackoff | undefined,
+  hash: string,
+  finishedAt: number,
+  now: number,
+): CrashBackoff {
+  const delayMs = counts(last, hash, finishedAt) ? Math.min(last.delayMs * 2, policy.maxMs) : policy.initialMs;
+  return { delayMs, updatedAt: now, hash };
 }
 
-/** When (wall, ms) the next start is allowed; undefined when it is now. */
-export function backoffUntil(last: CrashBackoff | undefined, finishedAt: number, now: number): number | undefined {
-  if (last === undefined || finishedAt - last.updatedAt > stableMs) return undefined;
+/** When (wall, ms) the next start of a container of this hash is allowed; undefined when it is now. */
+export function backoffUntil(last: CrashBackoff | undefined, hash: string, finishedAt: number, now: number): number | undefined {
+  if (!counts(last, hash, finishedAt)) return undefined;
   const until = finishedAt + last.delayMs;
   return until > now ? until : undefined;
+}
+
+function counts(last: CrashBackoff | undefined, hash: string, finishedAt: number): last is CrashBackoff {
+  return last !== undefined && last.hash === hash && finishedAt - last.updatedAt <= stableMs;
 }

@@ -6,11 +6,14 @@ import type { Log } from '../base/log.ts';
 import { type Loop, startLoop } from '../base/loop.ts';
 import { type ReadonlyTable, Table } from '../base/table.ts';
 import type { PodStatus } from '../model/generated/api.ts';
-import { type AgentPod, isStaticPod, isTerminalPhase, type PodSource, podFullName } from '../model/pod.ts';
+import { type AgentPod, containersOf, isStaticPod, isTerminalPhase, type PodSource, podFullName } from '../model/pod.ts';
+import type { Preemption } from './admission.ts';
 import { type ActionResult, type ApplyDeps, applyAction, fieldPathOf } from './apply.ts';
 import { type Ending, nextLifecycle, type PodLifecycle } from './lifecycle.ts';
+import { containerHash } from './labels.ts';
 import { latestContainer, type RuntimePod } from './observed.ts';
 import { actionKey, crashLoopMessage, isCleanedUp, type Plan, type PodAction, planPod, type Verdicts } from './plan.ts';
+import { preempted } from './preemption.ts';
 import { advanceBackoff, backoffUntil } from './restart.ts';
 import { isRestartingAll } from './restart-all.ts';
 import { computeStatus } from './status.ts';
@@ -65,7 +68,9 @@ export interface PodsOptions {
   readonly observe: (uid: string, signal: AbortSignal) => Promise<void>;
   readonly apply: ApplyDeps;
   /** Asked once for a pod that is new to the node; `active` are the pods that hold resources. */
-  readonly admit: (pod: AgentPod, active: readonly AgentPod[]) => Rejection | undefined;
+  readonly admit: (pod: AgentPod, active: readonly AgentPod[]) => Rejection | Preemption | undefined;
+  /** Wants a pod ended so that a critical one finds room: the writer of `endings` for preemption. */
+  readonly preempt: (uid: string, ending: Ending) => void;
   readonly networkProblem: () => string | undefined;
   readonly hostIps: () => readonly string[];
   readonly runtimeName: string;
@@ -119,6 +124,8 @@ export function startPods(options: PodsOptions): Pods {
   const underWay = new Set<Promise<void>>();
   // Pods of which only folders, logs or cgroups are left: to be cleaned up like any other that has ended.
   const leftBehind = new Map<string, RuntimePod>();
+  // By critical pod: those that are ending so that it finds room.
+  const preempting = new Map<string, ReadonlySet<string>>();
   using stack = new DisposableStack();
 
   const loop: Loop = startLoop({
@@ -184,6 +191,7 @@ export function startPods(options: PodsOptions): Pods {
       return known;
     }
     if (row === undefined) {
+      preempting.delete(uid);
       // Unknown is not unwanted: only complete lists make an orphan.
       if (!specs.synced || !runtime.synced) return undefined;
       const orphan = runtime.get(uid) ?? leftBehind.get(uid);
@@ -194,20 +202,41 @@ export function startPods(options: PodsOptions): Pods {
     if (!runtime.synced) return undefined;
     const older = row.source === 'api' ? undefined : predecessor(row.pod);
     if (older !== undefined) return undefined;
-    const machine = enter(uid, row.pod, row.source, true);
     const remembered = options.remembered(uid);
-    if (row.pod.status?.phase === undefined && remembered !== undefined) {
-      machine.pod = { ...row.pod, status: remembered };
-    }
-    const terminal = isTerminalPhase(machine.pod.status?.phase);
-    if (runtime.get(uid) === undefined && !terminal && row.pod.metadata.deletionTimestamp === undefined) {
-      machine.rejection = options.admit(row.pod, activePods(uid));
-      if (machine.rejection !== undefined) {
-        options.apply.recordEvent(row.pod, 'Warning', machine.rejection.reason, machine.rejection.message);
-        log.info({ pod: `${row.pod.metadata.namespace}/${row.pod.metadata.name}`, podUid: uid, ...machine.rejection }, 'pod refused');
-      }
-    }
+    const pod = row.pod.status?.phase === undefined && remembered !== undefined ? { ...row.pod, status: remembered } : row.pod;
+    const isNew =
+      runtime.get(uid) === undefined && !isTerminalPhase(pod.status?.phase) && row.pod.metadata.deletionTimestamp === undefined;
+    const admission = isNew ? admissionOf(uid, row.pod) : undefined;
+    if (admission === 'waiting') return undefined;
+    preempting.delete(uid);
+    const machine = enter(uid, pod, row.source, true);
+    machine.rejection = admission;
     return machine;
+  }
+
+  /** Whether a pod that is new to the node may run; it waits while pods that are less important make room for it. */
+  function admissionOf(uid: string, pod: AgentPod): Rejection | 'waiting' | undefined {
+    for (const victim of preempting.get(uid) ?? []) {
+      const lifecycle = machines.get(victim)?.lifecycle.kind;
+      if (lifecycle !== undefined && lifecycle !== 'terminated') return 'waiting';
+    }
+    const answer = options.admit(pod, activePods(uid));
+    if (answer === undefined) return undefined;
+    const name = `${pod.metadata.namespace}/${pod.metadata.name}`;
+    if ('victims' in answer) {
+      for (const victim of answer.victims) {
+        options.apply.recordEvent(victim, 'Warning', preempted.reason, preempted.message);
+        options.preempt(victim.metadata.uid, { ...preempted, graceSeconds: undefined });
+      }
+      const victims = answer.victims.map((victim) => victim.metadata.uid);
+      log.info({ pod: name, podUid: uid, victims }, 'pods make room for a critical one');
+      preempting.set(uid, new Set(victims));
+      return 'waiting';
+    }
+    options.apply.recordEvent(pod, 'Warning', answer.reason, answer.message);
+    log.info({ pod: name, podUid: uid, ...answer }, 'pod refused');
+    // The event tells the reason alone; the status says besides what became of the pod (pkg/kubelet rejectPod).
+    return { reason: answer.reason, message: `Pod was rejected: ${answer.message}` };
   }
 
   function enter(uid: string, pod: AgentPod, source: PodSource, inSource: boolean): Machine {
@@ -238,9 +267,12 @@ export function startPods(options: PodsOptions): Pods {
   }
 
   function activePods(except: string): AgentPod[] {
-    return [...machines]
+    const holding = [...machines]
       .filter(([uid, m]) => uid !== except && m.lifecycle.kind !== 'terminated' && m.rejection === undefined)
       .map(([, m]) => m.pod);
+    // Those that room is being made for hold it already, or a pod that comes meanwhile would take it.
+    const awaited = [...preempting.keys()].filter((uid) => uid !== except).flatMap((uid) => specs.get(uid)?.pod ?? []);
+    return [...holding, ...awaited];
   }
 
   function step(uid: string): number | undefined {
@@ -309,6 +341,7 @@ export function startPods(options: PodsOptions): Pods {
         { pod: name, podUid: uid, tookMs: before.kind === 'terminating' ? Math.round(lifecycle.at - before.since) : 0 },
         'pod has ended',
       );
+      for (const [critical, victims] of preempting) if (victims.has(uid)) loop.enqueue(critical);
     }
   }
 
@@ -327,7 +360,13 @@ export function startPods(options: PodsOptions): Pods {
     if (action.kind === 'startContainer' && action.previousEnd !== undefined) {
       machine.work.crashes.set(
         action.container,
-        advanceBackoff(options.crashPolicy, machine.work.crashes.get(action.container), action.previousEnd, clock.wall()),
+        advanceBackoff(
+          options.crashPolicy,
+          machine.work.crashes.get(action.container),
+          hashOf(machine.pod, action.container),
+          action.previousEnd,
+          clock.wall(),
+        ),
       );
     }
     const run = carryOut(uid, machine, observed, action, key, now, controller).finally(() => {
@@ -449,7 +488,7 @@ export function startPods(options: PodsOptions): Pods {
     for (const [name, crash] of work.crashes) {
       const latest = latestContainer(observed, name);
       const endedAt = latest === undefined ? work.resets.get(name)?.endedAt : latest.state === 'exited' ? latest.finishedAt : undefined;
-      if (endedAt === undefined || backoffUntil(crash, endedAt, wall) === undefined) continue;
+      if (endedAt === undefined || backoffUntil(crash, hashOf(pod, name), endedAt, wall) === undefined) continue;
       const message = crashLoopMessage(pod, name, crash.delayMs);
       reasons.set(name, { reason: 'CrashLoopBackOff', message });
       const told = `${name}/${latest?.restartCount ?? work.resets.get(name)?.attempt}`;
@@ -521,6 +560,12 @@ function orphanPod(runtime: RuntimePod): AgentPod {
       terminationGracePeriodSeconds: graces.length > 0 ? Math.max(...graces) : 30,
     },
   };
+}
+
+/** The hash of a container as the spec has it now; empty when it has none of that name. */
+function hashOf(pod: AgentPod, name: string): string {
+  const found = containersOf(pod).find(({ container }) => container.name === name);
+  return found === undefined ? '' : containerHash(found.container);
 }
 
 /** When (mono, ms) an error that backs off by itself says that trying again makes sense; other errors leave that to us. */

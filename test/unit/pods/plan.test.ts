@@ -83,7 +83,7 @@ const cases: Case[] = [
     name: 'in crash-loop back-off: wait, and wake when it ends',
     input: {
       runtime: runtimePod([sandbox()], [instance('a', { state: 'exited', exitCode: 1 })]),
-      work: { crashes: new Map([['a', { delayMs: 10_000, updatedAt: now.wall - 5000 }]]) },
+      work: { crashes: new Map([['a', { delayMs: 10_000, updatedAt: now.wall - 5000, hash: instance('a').hash }]]) },
     },
     actions: [],
     wakeInMs: 9000,
