@@ -1,7 +1,9 @@
 import type { NodeSelectorRequirement, NodeSelectorTerm } from '../model/generated/api.ts';
-import type { AgentNode, AgentPod } from '../model/pod.ts';
+import { type AgentNode, type AgentPod, containersOf, isStaticPod } from '../model/pod.ts';
 import { compareQuantity, parseMilli, parseQuantity } from '../model/quantity.ts';
 import { podRequests, type ResourceList } from '../model/resources.ts';
+import { choosePreempted, isCriticalPod, shortfallText } from './preemption.ts';
+import { appArmorProfileOf } from './security.ts';
 import type { Rejection } from './worker.ts';
 
 export interface AdmissionInput {
@@ -12,42 +14,133 @@ export interface AdmissionInput {
   readonly node: AgentNode | undefined;
   /** `allowedUnsafeSysctls`: names, or prefixes ending in `*`. */
   readonly allowedUnsafeSysctls: readonly string[];
+  /** As `uname -r` tells it. */
+  readonly kernelVersion: string;
+  /** Whether the kernel enforces AppArmor profiles. */
+  readonly appArmor: boolean;
 }
 
-/** Why the pod may not run here, in kubelet's words; undefined when it may. */
-export function admitPod(input: AdmissionInput): Rejection | undefined {
+/** The pod may run when these pods have ended. */
+export interface Preemption {
+  readonly victims: readonly AgentPod[];
+}
+
+/** Why the pod may not run here, in kubelet's words, or what has to go first; undefined when it may run. */
+export function admitPod(input: AdmissionInput): Rejection | Preemption | undefined {
   const { pod, node } = input;
-  return (
-    sysctlRejection(pod, input.allowedUnsafeSysctls) ??
-    (node === undefined
-      ? undefined
-      : (nodeRejection(pod, node) ?? portRejection(pod, input.active) ?? resourceRejection(pod, input.active, node)))
-  );
+  const rejection = sysctlRejection(input) ?? appArmorRejection(input) ?? claimRejection(pod);
+  if (rejection !== undefined || node === undefined) return rejection;
+  return osRejection(pod) ?? supplementalGroupsRejection(pod, node) ?? fitRejection(pod, input.active, node);
 }
 
-// Namespaced and harmless (pkg/kubelet/sysctl/safe_sysctls.go, the ones without a kernel version bound on supported kernels).
-const safeSysctls = new Set([
-  'kernel.shm_rmid_forced',
-  'net.ipv4.ip_local_port_range',
-  'net.ipv4.tcp_syncookies',
-  'net.ipv4.ping_group_range',
-  'net.ipv4.ip_unprivileged_port_start',
-  'net.ipv4.ip_local_reserved_ports',
-  'net.ipv4.tcp_keepalive_time',
-  'net.ipv4.tcp_fin_timeout',
-  'net.ipv4.tcp_keepalive_intvl',
-  'net.ipv4.tcp_keepalive_probes',
-  'net.ipv4.tcp_rmem',
-  'net.ipv4.tcp_wmem',
-]);
+/** Resources, node and ports. Critical pods are refused for want of resources only where nothing less important could give way. */
+function fitRejection(pod: AgentPod, active: readonly AgentPod[], node: AgentNode): Rejection | Preemption | undefined {
+  const shortages = resourceShortages(pod, active, node);
+  const other = nodeRejection(pod, node) ?? portRejection(pod, active);
+  const [first] = shortages;
+  if (first === undefined) return other;
+  if (!isCriticalPod(pod)) {
+    const { resource, requested, used, capacity } = first;
+    return {
+      reason: `OutOf${resource}`,
+      message: `Node didn't have enough resource: ${resource}, requested: ${requested}, used: ${used}, capacity: ${capacity}`,
+    };
+  }
+  if (other !== undefined) return other;
+  const choice = choosePreempted(
+    pod,
+    active,
+    shortages.map(({ resource, requested, used, capacity }) => ({ resource, amount: requested - (capacity - used) })),
+  );
+  if ('victims' in choice) return choice;
+  return {
+    reason: 'UnexpectedAdmissionError',
+    message: `Unexpected error while attempting to recover from admission failure: preemption: error finding a set of pods to preempt: no set of running pods found to reclaim resources: ${shortfallText(choice.unmet)}`,
+  };
+}
 
-function sysctlRejection(pod: AgentPod, allowed: readonly string[]): Rejection | undefined {
+// Namespaced and harmless, with the kernel that first had them so (pkg/kubelet/sysctl/safe_sysctls.go, pkg/util/kernel/constants.go).
+const safeSysctls: Readonly<Record<string, readonly [number, number]>> = {
+  'kernel.shm_rmid_forced': [0, 0],
+  'net.ipv4.ip_local_port_range': [0, 0],
+  'net.ipv4.tcp_syncookies': [0, 0],
+  'net.ipv4.ping_group_range': [0, 0],
+  'net.ipv4.ip_unprivileged_port_start': [0, 0],
+  'net.ipv4.ip_local_reserved_ports': [3, 16],
+  'net.ipv4.tcp_keepalive_time': [4, 5],
+  'net.ipv4.tcp_fin_timeout': [4, 6],
+  'net.ipv4.tcp_keepalive_intvl': [4, 5],
+  'net.ipv4.tcp_keepalive_probes': [4, 5],
+  'net.ipv4.tcp_rmem': [4, 15],
+  'net.ipv4.tcp_wmem': [4, 15],
+};
+
+function sysctlRejection({ pod, allowedUnsafeSysctls, kernelVersion }: AdmissionInput): Rejection | undefined {
+  const [major = 0, minor = 0] = kernelVersion.split('.').map((part) => Number.parseInt(part, 10));
   for (const { name: raw } of pod.spec.securityContext?.sysctls ?? []) {
-    const name = raw.replaceAll('/', '.');
-    const listed = allowed.some((a) => (a.endsWith('*') ? name.startsWith(a.slice(0, -1)) : a === name));
-    if (!safeSysctls.has(name) && !listed) return { reason: 'SysctlForbidden', message: `forbidden sysctl: "${raw}" not allowlisted` };
+    const name = normalizeSysctl(raw);
+    const since = Object.hasOwn(safeSysctls, name) ? safeSysctls[name] : undefined;
+    const safe = since !== undefined && (major > since[0] || (major === since[0] && minor >= since[1]));
+    const listed = allowedUnsafeSysctls.some((a) => {
+      const allowed = normalizeSysctl(a);
+      return allowed.endsWith('*') ? name.startsWith(allowed.slice(0, -1)) : allowed === name;
+    });
+    const refuse = (why: string): Rejection => ({ reason: 'SysctlForbidden', message: `forbidden sysctl: "${name}" ${why}` });
+    if (!safe && !listed) return refuse('not allowlisted');
+    // Set in a namespace that is the host's, it would be the host's setting.
+    if (/^(kernel\.(shm|msg|sem)|fs\.mqueue\.)/.test(name)) {
+      if (pod.spec.hostIPC === true) return refuse('not allowed with host ipc enabled');
+    } else if (name.startsWith('net.') && pod.spec.hostNetwork === true) return refuse('not allowed with host net enabled');
   }
   return undefined;
+}
+
+/** `net/ipv4/tcp_rmem` as `net.ipv4.tcp_rmem`: where a slash comes first, dots are part of names and slashes part them. */
+function normalizeSysctl(name: string): string {
+  const separator = /[./]/.exec(name)?.[0];
+  if (separator !== '/') return name;
+  return [...name].map((c) => (c === '/' ? '.' : c === '.' ? '/' : c)).join('');
+}
+
+function appArmorRejection({ pod, appArmor }: AdmissionInput): Rejection | undefined {
+  // A pod that has been running keeps running.
+  if (pod.status?.phase !== undefined && pod.status.phase !== 'Pending') return undefined;
+  const profiles = containersOf(pod).flatMap(({ container }) => appArmorProfileOf(pod, container) ?? []);
+  if (profiles.every((profile) => profile.type === 'Unconfined')) return undefined;
+  const refuse = (why: string): Rejection => ({ reason: 'AppArmor', message: `Cannot enforce AppArmor: ${why}` });
+  if (!appArmor) return refuse('AppArmor is not enabled on the host');
+  const nameless = profiles.some((profile) => profile.type === 'Localhost' && (profile.localhostProfile ?? '').trim() === '');
+  return nameless ? refuse('invalid empty AppArmor profile name: a profile of type Localhost needs localhostProfile') : undefined;
+}
+
+/** What this node cannot prepare is refused, lest the pod run without its devices. */
+function claimRejection(pod: AgentPod): Rejection | undefined {
+  const field = (pod.spec.resourceClaims ?? []).length > 0 ? 'spec.resourceClaims' : undefined;
+  const asked = field ?? (pod.status?.extendedResourceClaimStatus === undefined ? undefined : 'status.extendedResourceClaimStatus');
+  if (asked === undefined) return undefined;
+  return {
+    reason: 'ResourceClaimsNotSupported',
+    message: `${asked}: this node cannot prepare resource claims (dynamic resource allocation); remove the claims, or keep the pod to nodes that can`,
+  };
+}
+
+function osRejection(pod: AgentPod): Rejection | undefined {
+  const selected = pod.metadata.labels?.['kubernetes.io/os'];
+  if (selected !== undefined && selected !== 'linux') {
+    return {
+      reason: 'PodOSSelectorNodeLabelDoesNotMatch',
+      message: "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label",
+    };
+  }
+  if (pod.spec.os !== undefined && pod.spec.os.name !== 'linux')
+    return { reason: 'PodOSNotSupported', message: "Failed to admit pod as the OS field doesn't match node OS" };
+  return undefined;
+}
+
+function supplementalGroupsRejection(pod: AgentPod, node: AgentNode): Rejection | undefined {
+  if (pod.spec.securityContext?.supplementalGroupsPolicy !== 'Strict' || node.status?.features?.supplementalGroupsPolicy === true)
+    return undefined;
+  return { reason: 'SupplementalGroupsPolicyNotSupported', message: 'SupplementalGroupsPolicy=Strict is not supported in this node' };
 }
 
 function nodeRejection(pod: AgentPod, node: AgentNode): Rejection | undefined {
@@ -56,6 +149,8 @@ function nodeRejection(pod: AgentPod, node: AgentNode): Rejection | undefined {
   for (const [key, value] of Object.entries(pod.spec.nodeSelector ?? {})) if (labels[key] !== value) return affinity;
   const required = pod.spec.affinity?.nodeAffinity?.requiredDuringSchedulingIgnoredDuringExecution;
   if (required !== undefined && !required.nodeSelectorTerms.some((term) => matchesTerm(term, labels, node.metadata.name))) return affinity;
+  // A static pod is this node's own: no taint keeps it away.
+  if (isStaticPod(pod)) return undefined;
   // Only NoExecute taints bind pods that are bound already: static pods and those of a scheduler that raced the taint.
   const untolerated = (node.spec?.taints ?? []).find(
     (taint) =>
@@ -128,26 +223,28 @@ function portRejection(pod: AgentPod, active: readonly AgentPod[]): Rejection | 
     : undefined;
 }
 
-function resourceRejection(pod: AgentPod, active: readonly AgentPod[], node: AgentNode): Rejection | undefined {
-  const allocatable: ResourceList = node.status?.allocatable ?? {};
-  const podLimit = allocatable.pods === undefined ? Number.POSITIVE_INFINITY : parseQuantity(allocatable.pods);
-  if (active.length + 1 > podLimit) return shortage('pods', 1, active.length, podLimit);
-  const requests = podRequests(pod);
-  const held = active.map((p) => podRequests(p));
-  for (const [name, amount] of Object.entries(requests)) {
-    const capacity = allocatable[name];
-    // What the node does not advertise is a device or claim of somebody else's; the rooms that own those check them.
-    if (capacity === undefined || compareQuantity(amount, '0') === 0) continue;
-    const parse = name === 'cpu' ? parseMilli : parseQuantity;
-    const used = held.reduce((sum, list) => sum + (list[name] === undefined ? 0 : parse(list[name])), 0);
-    if (used + parse(amount) > parse(capacity)) return shortage(name, parse(amount), used, parse(capacity));
-  }
-  return undefined;
+interface Shortage {
+  readonly resource: string;
+  readonly requested: number;
+  readonly used: number;
+  readonly capacity: number;
 }
 
-function shortage(resource: string, requested: number, used: number, capacity: number): Rejection {
-  return {
-    reason: `OutOf${resource}`,
-    message: `Node didn't have enough resource: ${resource}, requested: ${requested}, used: ${used}, capacity: ${capacity}`,
-  };
+/** What the node has too little of for the pod: cpu in millicores, all else in bytes or pieces. */
+function resourceShortages(pod: AgentPod, active: readonly AgentPod[], node: AgentNode): Shortage[] {
+  const allocatable: ResourceList = node.status?.allocatable ?? {};
+  const shortages: Shortage[] = [];
+  const podLimit = allocatable.pods === undefined ? Number.POSITIVE_INFINITY : parseQuantity(allocatable.pods);
+  if (active.length + 1 > podLimit) shortages.push({ resource: 'pods', requested: 1, used: active.length, capacity: podLimit });
+  const requests = podRequests(pod);
+  const held = active.map((p) => podRequests(p));
+  for (const [resource, amount] of Object.entries(requests)) {
+    // An extended resource that the node does not advertise is not the node's: a device or claim of somebody else's. All else it would advertise.
+    const capacity = allocatable[resource] ?? (resource.includes('/') || allocatable.cpu === undefined ? undefined : '0');
+    if (capacity === undefined || compareQuantity(amount, '0') === 0) continue;
+    const parse = resource === 'cpu' ? parseMilli : parseQuantity;
+    const used = held.reduce((sum, list) => sum + (list[resource] === undefined ? 0 : parse(list[resource])), 0);
+    if (used + parse(amount) > parse(capacity)) shortages.push({ resource, requested: parse(amount), used, capacity: parse(capacity) });
+  }
+  return shortages;
 }

@@ -112,11 +112,17 @@ function seccompProfile(profile: SeccompProfile | undefined, options: SecurityOp
 // The annotation that older clients set instead of the field.
 const apparmorAnnotationPrefix = 'container.apparmor.security.beta.kubernetes.io/';
 
-function apparmorProfile(pod: AgentPod, container: Container): Pick<LinuxContainerSecurityContext, 'apparmor' | 'apparmor_profile'> {
-  const profile: AppArmorProfile | undefined =
+/** The AppArmor profile that a container asks for: its own, the old annotation's, or its pod's. */
+export function appArmorProfileOf(pod: AgentPod, container: Container): AppArmorProfile | undefined {
+  return (
     container.securityContext?.appArmorProfile ??
     fromAnnotation(pod.metadata.annotations?.[apparmorAnnotationPrefix + container.name]) ??
-    pod.spec.securityContext?.appArmorProfile;
+    pod.spec.securityContext?.appArmorProfile
+  );
+}
+
+function apparmorProfile(pod: AgentPod, container: Container): Pick<LinuxContainerSecurityContext, 'apparmor' | 'apparmor_profile'> {
+  const profile = appArmorProfileOf(pod, container);
   switch (profile?.type) {
     case undefined:
       return {};

@@ -21,7 +21,7 @@ import { podLogFolders } from '../../drivers/logs/folders.ts';
 import { readContainerLog } from '../../drivers/logs/read.ts';
 import { openMounts } from '../../drivers/mounts/mounts.ts';
 import * as volumeDisk from '../../drivers/mounts/volume-disk.ts';
-import { hostName, readMachine, readNetwork, resolveHost } from '../../drivers/proc/machine.ts';
+import { hasAppArmor, hostName, readMachine, readNetwork, resolveHost } from '../../drivers/proc/machine.ts';
 import { startLogRotation } from '../../logs/worker.ts';
 import type { Pod, PodStatus, RuntimeClass, Service, SubjectAccessReview, TokenRequest, TokenReview } from '../../model/generated/api.ts';
 import { type AgentNode, type AgentPod, isMirrorPod } from '../../model/pod.ts';
@@ -108,9 +108,10 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
       requestTimeoutMs: kc.runtimeRequestTimeout,
     }),
   );
-  const [plainCgroups, machine, cgroupDriver, runtimeName] = await Promise.all([
+  const [plainCgroups, machine, appArmor, cgroupDriver, runtimeName] = await Promise.all([
     openCgroups(clock),
     readMachine(config.rootDir),
+    hasAppArmor(),
     cgroupDriverOf(cri, kc.cgroupDriver, log, signal),
     runtimeNameOf(cri, log, signal),
   ]);
@@ -153,7 +154,7 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     hostname: hostName(),
     architecture: machine.architecture,
     port: kc.port,
-    features: [],
+    features: ['RestartAllContainersOnContainerExits'],
     resetExtendedResources: false,
   });
   const tree = kc.cgroupsPerQOS ? cgroupTree(cgroupDriver, kc.cgroupRoot) : undefined;
@@ -320,7 +321,16 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     endings,
     observe: (uid, s) => runtimeWatch.observe(uid, s),
     apply,
-    admit: (pod, active) => admitPod({ pod, active, node: node.node(), allowedUnsafeSysctls: kc.allowedUnsafeSysctls }),
+    admit: (pod, active) =>
+      admitPod({
+        pod,
+        active,
+        node: node.node(),
+        allowedUnsafeSysctls: kc.allowedUnsafeSysctls,
+        kernelVersion: machine.kernelVersion,
+        appArmor,
+      }),
+    preempt: (uid, ending) => endings.set(uid, ending),
     networkProblem,
     hostIps,
     runtimeName,
@@ -331,6 +341,7 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     remembered: (uid) => statusJournal.get(uid),
     remember: (uid, status) => statusJournal.set(uid, status),
     forgotten: (uid) => {
+      endings.delete(uid);
       images.forgetPod(uid);
       statusJournal.delete(uid);
       trail.forget(uid);

@@ -63,6 +63,16 @@ async function required(path: string): Promise<string> {
   }
 }
 
+/** True when the kernel enforces AppArmor profiles. */
+export async function hasAppArmor(): Promise<boolean> {
+  // The folder is there when securityfs is mounted and the module is built in; the parameter says whether it is on.
+  const [enabled, folder] = await Promise.all([
+    firstOf(['/sys/module/apparmor/parameters/enabled']),
+    readdir('/sys/kernel/security/apparmor').catch(() => undefined),
+  ]);
+  return folder !== undefined && enabled === 'Y';
+}
+
 /**
  * Reads the machine's facts; pods' files are on the filesystem of `rootDir`, which exists. Throws AgentError MachineFacts naming what /proc lacks.
  */

@@ -75,6 +75,7 @@ function unwanted(found: RuntimePod | undefined, leftOnDisk: readonly { uid: str
     observe: async () => undefined,
     apply,
     admit: () => undefined,
+    preempt: () => undefined,
     networkProblem: () => undefined,
     hostIps: () => [],
     runtimeName: 'containerd',
