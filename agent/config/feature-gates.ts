@@ -258,6 +258,7 @@ export type FeatureGateName = keyof typeof facts;
 
 // Gates that are read here as well, so that both values mean something; any other gate of a node agent is fixed to what keelson does.
 const honoured: ReadonlySet<string> = new Set<FeatureGateName>([
+  'ContainerStopSignals',
   'CustomCPUCFSQuotaPeriod',
   'KubeletCrashLoopBackOffMax',
   'KubeletEnsureSecretPulledImages',

@@ -22,6 +22,8 @@ export interface ContainerInputs {
   readonly security: LinuxContainerSecurityContext;
   /** The container whose processes an ephemeral container joins. */
   readonly targetContainerId: string | undefined;
+  /** Whether `lifecycle.stopSignal` counts (ContainerStopSignals gate). */
+  readonly stopSignals: boolean;
 }
 
 /** `<container>/<attempt>.log`, relative to the pod's log folder. */
@@ -44,7 +46,15 @@ export function containerConfig(pod: AgentPod, container: Container, inputs: Con
     args: inputs.args,
     working_dir: container.workingDir ?? '',
     envs: inputs.envs,
-    mounts: inputs.mounts,
+    // The runtime shows files with their owners moved into the pod's range.
+    mounts:
+      namespaces.userns_options === undefined
+        ? inputs.mounts
+        : inputs.mounts.map((mount) => ({
+            ...mount,
+            uidMappings: namespaces.userns_options?.uids,
+            gidMappings: namespaces.userns_options?.gids,
+          })),
     labels: containerLabels(pod, container),
     annotations: containerAnnotations(pod, container, inputs.attempt),
     log_path: containerLogPath(container.name, inputs.attempt),
@@ -52,7 +62,7 @@ export function containerConfig(pod: AgentPod, container: Container, inputs: Con
     stdin_once: container.stdinOnce === true,
     tty: container.tty === true,
     linux: { resources: inputs.resources, security_context: { ...inputs.security, namespace_options: targeted } },
-    stop_signal: container.lifecycle?.stopSignal as Signal | undefined,
+    stop_signal: inputs.stopSignals ? (container.lifecycle?.stopSignal as Signal | undefined) : undefined,
   };
 }
 

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import type { DNSConfig, LinuxContainerResources, PodSandboxConfig, PortMapping } from '../../cri-protos/generated/cri.ts';
+import type { DNSConfig, LinuxContainerResources, PodSandboxConfig, PortMapping, UserNamespace } from '../../cri-protos/generated/cri.ts';
 import type { AgentPod } from '../model/pod.ts';
 import { sandboxLabels } from './labels.ts';
 import { namespacesOf } from './security.ts';
@@ -14,6 +14,8 @@ export interface SandboxInputs {
   readonly cgroupParent: string;
   readonly overhead: LinuxContainerResources | undefined;
   readonly resources: LinuxContainerResources | undefined;
+  /** The range of user IDs of a pod that is not on the host's. */
+  readonly users: UserNamespace | undefined;
 }
 
 /** `<podLogsDir>/<namespace>_<name>_<uid>`: where log collectors look. */
@@ -40,7 +42,7 @@ export function sandboxConfig(pod: AgentPod, inputs: SandboxInputs): PodSandboxC
       overhead: inputs.overhead,
       resources: inputs.resources,
       security_context: {
-        namespace_options: namespacesOf(pod),
+        namespace_options: namespacesOf(pod, inputs.users),
         privileged: containers.some((c) => c.securityContext?.privileged === true),
         // The pause process needs next to nothing: it always gets the runtime's profile (kubernetes#84623).
         seccomp: { profile_type: 'RuntimeDefault' },

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import type { LinuxContainerSecurityContext, NamespaceOption, SecurityProfile } from '../../cri-protos/generated/cri.ts';
+import type { LinuxContainerSecurityContext, NamespaceOption, SecurityProfile, UserNamespace } from '../../cri-protos/generated/cri.ts';
 import { AgentError } from '../base/errors.ts';
 import type { AppArmorProfile, Container, SeccompProfile, SecurityContext } from '../model/generated/api.ts';
 import type { AgentPod } from '../model/pod.ts';
@@ -51,8 +51,9 @@ export function verifyNonRoot(pod: AgentPod, container: Container, image: ImageU
 }
 
 /** Which namespaces a pod's sandbox and containers share with whom. */
-export function namespacesOf(pod: AgentPod): NamespaceOption {
+export function namespacesOf(pod: AgentPod, users: UserNamespace | undefined): NamespaceOption {
   return {
+    ...(users === undefined ? {} : { userns_options: users }),
     network: pod.spec.hostNetwork === true ? 'NODE' : 'POD',
     ipc: pod.spec.hostIPC === true ? 'NODE' : 'POD',
     pid: pod.spec.hostPID === true ? 'NODE' : pod.spec.shareProcessNamespace === true ? 'POD' : 'CONTAINER',
@@ -65,6 +66,7 @@ export function containerSecurity(
   container: Container,
   image: ImageUser,
   options: SecurityOptions,
+  users: UserNamespace | undefined,
 ): LinuxContainerSecurityContext {
   const sc = effectiveSecurityContext(pod, container);
   const podSc = pod.spec.securityContext;
@@ -72,7 +74,7 @@ export function containerSecurity(
   return {
     capabilities: sc.capabilities && { add_capabilities: sc.capabilities.add ?? [], drop_capabilities: sc.capabilities.drop ?? [] },
     privileged: sc.privileged === true,
-    namespace_options: namespacesOf(pod),
+    namespace_options: namespacesOf(pod, users),
     selinux_options: sc.seLinuxOptions,
     ...userOf(sc, image),
     run_as_group: sc.runAsGroup === undefined ? undefined : { value: sc.runAsGroup },

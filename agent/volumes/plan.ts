@@ -83,6 +83,7 @@ export function usedVolumes(pod: AgentPod): Volume[] {
   const used = new Set<string>();
   for (const { container } of containersOf(pod)) {
     for (const mount of container.volumeMounts ?? []) used.add(mount.name);
+    for (const device of container.volumeDevices ?? []) used.add(device.name);
     for (const variable of container.env ?? [])
       if (variable.valueFrom?.fileKeyRef !== undefined) used.add(variable.valueFrom.fileKeyRef.volumeName);
   }

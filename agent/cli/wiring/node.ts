@@ -12,6 +12,7 @@ import { openCgroups } from '../../drivers/cgroup/cgroups.ts';
 import { systemdCgroups } from '../../drivers/cgroup/systemd.ts';
 import { type CriClient, connectCri } from '../../drivers/cri/client.ts';
 import { openJournal } from '../../drivers/journal/journal.ts';
+import { openPodResources } from '../../drivers/journal/pod-resources.ts';
 import { createKubeClient, type KubeClient, pathOf } from '../../drivers/kube/client.ts';
 import { createEventRecorder, type EventRecorder } from '../../drivers/kube/events.ts';
 import { createObjects } from '../../drivers/kube/objects.ts';
@@ -43,7 +44,7 @@ import { type PodSpecRow, type PodsOptions, startPods } from '../../pods/worker.
 import type { ProbeVerdicts } from '../../probes/verdict.ts';
 import { startProbes } from '../../probes/worker.ts';
 import { cgroupTree } from '../../resources/cgroup-names.ts';
-import type { ContainerPolicy } from '../../resources/container-resources.ts';
+import { type ContainerPolicy, maySwap } from '../../resources/container-resources.ts';
 import { podCgroupValues } from '../../resources/pod-values.ts';
 import { startResources } from '../../resources/worker.ts';
 import { createEventTrail } from '../../server/event-trail.ts';
@@ -60,6 +61,7 @@ import { createPodApply } from './pod-apply.ts';
 import { createPodObjects } from './pod-objects.ts';
 import { serverSettings } from './settings.ts';
 import { startStaticSources } from './static-sources.ts';
+import { openUserNamespaces } from './user-namespaces.ts';
 
 const clock = systemClock;
 const userAgent = 'keelson/0.1.0 kubelet/v1.36.1';
@@ -154,9 +156,15 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     hostname: hostName(),
     architecture: machine.architecture,
     port: kc.port,
-    features: ['RestartAllContainersOnContainerExits'],
+    features: [
+      'InPlacePodLevelResourcesVerticalScaling',
+      'InPlacePodVerticalScalingInitContainers',
+      'RestartAllContainersOnContainerExits',
+    ],
     resetExtendedResources: false,
   });
+  // What may run here, with what it was given: what every planner goes by.
+  const admitted = new Table<PodSpecRow>('admitted');
   const tree = kc.cgroupsPerQOS ? cgroupTree(cgroupDriver, kc.cgroupRoot) : undefined;
   const resources = stack.use(
     startResources({
@@ -178,7 +186,7 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
       clock,
       log,
       signal,
-      admitted: specs,
+      admitted,
       capacity: () => cgroupCapacity(machine, nodeConfig),
       event: nodeEvent,
     }),
@@ -287,6 +295,14 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     clusterDomain: kc.clusterDomain,
     nodeIPs: hostIps(),
   });
+  const featuresOf = (handler: string) => runtimeStatus?.runtime_handlers?.find((h) => (h.name ?? '') === handler)?.features;
+  const userNamespaces = await openUserNamespaces({
+    podsDir: join(config.rootDir, 'pods'),
+    idsPerPod: kc.userNamespaces?.idsPerPod ?? 65_536,
+    maxPods: kc.maxPods,
+    supported: (handler) => featuresOf(handler)?.user_namespaces === true,
+    log,
+  });
   const apply = createPodApply({
     cri,
     clock,
@@ -306,8 +322,9 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     images,
     mounts,
     objects: podObjects,
-    recursiveReadOnly: (handler) =>
-      runtimeStatus?.runtime_handlers?.find((h) => (h.name ?? '') === handler)?.features?.recursive_read_only_mounts === true,
+    recursiveReadOnly: (handler) => featuresOf(handler)?.recursive_read_only_mounts === true,
+    userNamespaces,
+    stopSignals: isEnabled(config, 'ContainerStopSignals'),
     services: cluster?.services,
     runtimeClasses: cluster?.runtimeClasses,
   });
@@ -319,7 +336,11 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     runtime,
     verdicts,
     endings,
-    observe: (uid, s) => runtimeWatch.observe(uid, s),
+    observe: (uid, s, afresh) => runtimeWatch.observe(uid, s, afresh),
+    admitted,
+    allocated: stack.use(await openPodResources(join(config.rootDir, 'allocated_pods_state'), log)),
+    actuated: stack.use(await openPodResources(join(config.rootDir, 'actuated_pods_state'), log)),
+    swaps: (pod, container) => maySwap(pod, container, policy),
     apply,
     admit: (pod, active) =>
       admitPod({
@@ -367,8 +388,8 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
   );
   stack.use(volumes.onChange((uid) => pods.poke(uid)));
   stack.use(
-    specs.subscribe((uid) => {
-      const row = specs.get(uid);
+    admitted.subscribe((uid) => {
+      const row = admitted.get(uid);
       if (row === undefined) return;
       volumes.update(row.pod);
       if (pods.activity(uid) !== undefined) podObjects?.hold(row.pod);

@@ -1,16 +1,16 @@
 import { chmod, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Mount, PodSandboxConfig } from '../../../cri-protos/generated/cri.ts';
+import type { ImageSpec, Mount, PodSandboxConfig } from '../../../cri-protos/generated/cri.ts';
 import type { Clock } from '../../base/clock.ts';
 import { AgentError } from '../../base/errors.ts';
 import type { ReadonlyTable } from '../../base/table.ts';
 import type { CriClient } from '../../drivers/cri/client.ts';
 import type { Mounts } from '../../drivers/mounts/mounts.ts';
 import type { Images } from '../../images/worker.ts';
-import type { Container, RuntimeClass, Service } from '../../model/generated/api.ts';
+import type { Container, ImageVolumeSource, RuntimeClass, Service } from '../../model/generated/api.ts';
 import type { AgentPod } from '../../model/pod.ts';
 import type { ResourceList } from '../../model/resources.ts';
-import { type ApplyDeps, type RecordEvent, targetOf } from '../../pods/apply.ts';
+import { type RecordEvent, targetOf } from '../../pods/apply.ts';
 import { containerConfig } from '../../pods/container-config.ts';
 import { type DnsSettings, podDns, podHostname, sandboxHostname } from '../../pods/dns.ts';
 import { makeEnvironment } from '../../pods/env.ts';
@@ -19,11 +19,13 @@ import { hostNetworkHosts, managedHosts } from '../../pods/etc-hosts.ts';
 import { type RuntimePod, usableSandbox } from '../../pods/observed.ts';
 import { sandboxConfig } from '../../pods/sandbox-config.ts';
 import { containerSecurity, type ImageUser, type SecurityOptions, verifyNonRoot } from '../../pods/security.ts';
+import type { PodsOptions } from '../../pods/worker.ts';
 import { type CgroupTree, podCgroupParent } from '../../resources/cgroup-names.ts';
 import { type ContainerPolicy, containerResources, overheadResources, sandboxResources } from '../../resources/container-resources.ts';
 import type { Resources } from '../../resources/worker.ts';
 import type { Volumes } from '../../volumes/worker.ts';
 import type { PodObjects } from './pod-objects.ts';
+import type { UserNamespaces } from './user-namespaces.ts';
 
 export interface PodApplyOptions {
   readonly cri: CriClient;
@@ -48,18 +50,29 @@ export interface PodApplyOptions {
   readonly objects: PodObjects | undefined;
   /** Whether a runtime handler can make mounts read-only all the way down. */
   readonly recursiveReadOnly: (handler: string) => boolean;
+  readonly userNamespaces: UserNamespaces;
+  /** ContainerStopSignals gate. */
+  readonly stopSignals: boolean;
   readonly services: ReadonlyTable<Service> | undefined;
   readonly runtimeClasses: ReadonlyTable<RuntimeClass> | undefined;
 }
 
+/** The volumes of type image that a container mounts. */
+function mountedImages(pod: AgentPod, container: Container): { name: string; image: ImageVolumeSource }[] {
+  const mounted = new Set(container.volumeMounts?.map((mount) => mount.name));
+  return (pod.spec.volumes ?? []).flatMap(({ name, image }) => (image !== undefined && mounted.has(name) ? [{ name, image }] : []));
+}
+
 /** What the pods room needs of the other rooms, put together. */
-export function createPodApply(options: PodApplyOptions): ApplyDeps {
+export function createPodApply(options: PodApplyOptions): PodsOptions['apply'] {
   const { cri, clock, resources, volumes, images, recordEvent } = options;
   const podDir = (uid: string): string => join(options.rootDir, 'pods', uid);
   // An image ID names a content: its user never changes.
   const imageUsers = new Map<string, ImageUser>();
   // Pods whose DNS warnings have been recorded: the config is made more than once.
   const dnsTold = new Set<string>();
+  // By pod, then by volume: images that are mounted. They are pulled with those of the containers that mount them.
+  const imageVolumes = new Map<string, Map<string, ImageSpec>>();
 
   async function imageUser(imageRef: string, signal: AbortSignal): Promise<ImageUser> {
     const known = imageUsers.get(imageRef);
@@ -101,6 +114,7 @@ export function createPodApply(options: PodApplyOptions): ApplyDeps {
       cgroupParent: options.cgroupTree === undefined ? '' : podCgroupParent(options.cgroupTree, pod),
       overhead: overheadResources(pod, policy),
       resources: sandboxResources(pod, policy),
+      users: await options.userNamespaces.of(pod, runtimeHandlerOf(pod)),
     });
   }
 
@@ -148,9 +162,14 @@ export function createPodApply(options: PodApplyOptions): ApplyDeps {
       options.objects?.hold(pod);
       await resources.ensurePodCgroup(pod, signal);
     },
+    updateCgroup: (pod, resource, signal) => resources.updatePodCgroup(pod, resource, signal),
+    memoryUsage: (pod) => resources.podMemoryUsage(pod),
+    containerResources: (pod, container) => containerResources(pod, container, options.policy()),
+    podResources: (pod) => ({ overhead: overheadResources(pod, options.policy()), resources: sandboxResources(pod, options.policy()) }),
     async removeCgroup(uid, signal) {
       options.objects?.release(uid);
       dnsTold.delete(uid);
+      imageVolumes.delete(uid);
       await resources.removePodCgroup(uid, signal);
     },
     async mountVolumes(pod, signal) {
@@ -164,17 +183,35 @@ export function createPodApply(options: PodApplyOptions): ApplyDeps {
         throw new AgentError('Busy', `pod folder ${dir} stays: ${left.map((m) => m.mountPoint).join(', ')} still mounted below it`);
       }
       await rm(dir, { recursive: true, force: true });
+      options.userNamespaces.release(uid);
     },
     runtimeHandler: async (pod) => runtimeHandlerOf(pod),
     sandboxConfig: makeSandboxConfig,
     async ensureImage(pod, container, podSandboxConfig, signal) {
       const pullSecrets = (await options.objects?.pullSecrets(pod, signal)) ?? [];
-      const { imageRef } = await images.ensureImage({ pod, container, pullSecrets, podSandboxConfig }, signal);
+      const [{ imageRef }] = await Promise.all([
+        images.ensureImage({ pod, container, pullSecrets, podSandboxConfig }, signal),
+        ...mountedImages(pod, container).map(async ({ name, image }) => {
+          const volume = await images.ensureImage({ pod, imageVolume: image, pullSecrets, podSandboxConfig }, signal);
+          const ofPod = imageVolumes.get(pod.metadata.uid) ?? new Map<string, ImageSpec>();
+          imageVolumes.set(pod.metadata.uid, ofPod);
+          ofPod.set(name, {
+            image: volume.imageRef,
+            user_specified_image: image.reference ?? '',
+            runtime_handler: runtimeHandlerOf(pod),
+            annotations: pod.metadata.annotations ?? {},
+          });
+        }),
+      ]);
       return imageRef;
     },
     async containerConfig(pod, container, { attempt, imageRef, runtime }, signal) {
       const ips = podIps(pod, runtime);
-      const [user, objects] = await Promise.all([imageUser(imageRef, signal), options.objects?.lookup(pod, signal)]);
+      const [user, objects, users] = await Promise.all([
+        imageUser(imageRef, signal),
+        options.objects?.lookup(pod, signal),
+        options.userNamespaces.of(pod, usableSandbox(runtime)?.runtimeHandler ?? ''),
+      ]);
       verifyNonRoot(pod, container, user);
       const envs = makeEnvironment({
         pod,
@@ -192,6 +229,7 @@ export function createPodApply(options: PodApplyOptions): ApplyDeps {
           {
             expandSubPath: (expression) => expandSubPath(expression, envs),
             recursiveReadOnlySupported: options.recursiveReadOnly(usableSandbox(runtime)?.runtimeHandler ?? ''),
+            images: imageVolumes.get(pod.metadata.uid),
           },
           signal,
         ),
@@ -206,8 +244,9 @@ export function createPodApply(options: PodApplyOptions): ApplyDeps {
         envs: envs.map(({ name, value }) => ({ key: name, value })),
         mounts: [...volumeMounts, ...hosts, ...termination],
         resources: containerResources(pod, container, options.policy()),
-        security: containerSecurity(pod, container, user, options.security),
+        security: containerSecurity(pod, container, user, options.security, users),
         targetContainerId: targetOf(pod, container.name, runtime),
+        stopSignals: options.stopSignals,
       });
     },
   };

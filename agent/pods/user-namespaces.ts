@@ -1,0 +1,96 @@
+import type { UserNamespace } from '../../cri-protos/generated/cri.ts';
+import { AgentError } from '../base/errors.ts';
+import type { AgentPod } from '../model/pod.ts';
+
+// Pods with `hostUsers: false`: each gets a range of the node's user IDs of its own, onto which the IDs in its containers are mapped from 0 up.
+
+/** IDs of the node that pods' users may be mapped onto, and how many of them a pod gets; all are multiples of `perPod`. */
+export interface IdPool {
+  readonly first: number;
+  readonly length: number;
+  readonly perPod: number;
+}
+
+/** The name of the file in a pod's folder that remembers its range: kubelet's own, so that either takes over from the other. */
+export const mappingsFile = 'userns';
+
+const allIds = 2 ** 32;
+
+/**
+ * The pool that the node has: what /etc/subuid and /etc/subgid (which must agree) give to the user `kubelet`, or all but the first `perPod` IDs where
+ * there is no such user. Throws AgentError InvalidUserNamespaces with what is wrong.
+ */
+export function idPool(perPod: number, maxPods: number, files: { passwd: string; subuid: string; subgid: string }): IdPool {
+  if (!/^kubelet:/m.test(files.passwd)) return { first: perPod, length: allIds - perPod, perPod };
+  const refuse = (why: string): never => {
+    throw new AgentError('InvalidUserNamespaces', `user namespaces: ${why}; mend the lines of user kubelet in /etc/subuid and /etc/subgid`);
+  };
+  const uids = rangesOf(files.subuid);
+  const gids = rangesOf(files.subgid);
+  if (uids.length !== 1 || uids.join() !== gids.join()) return refuse('user kubelet needs one range, the same for users and groups');
+  const [first = 0, length = 0] = (uids[0] ?? '').split(':').map(Number);
+  if (first % perPod !== 0 || first < perPod) return refuse(`its first ID ${first} must be a multiple of ${perPod}, and not 0`);
+  if (length % perPod !== 0) return refuse(`its length ${length} must be a multiple of ${perPod}`);
+  if (length / perPod < maxPods) return refuse(`its length ${length} is not enough for ${maxPods} pods`);
+  return { first, length, perPod };
+}
+
+function rangesOf(text: string): string[] {
+  return text.split('\n').flatMap((line) => /^kubelet:(\d+:\d+)\s*$/.exec(line)?.[1] ?? []);
+}
+
+/** The first ID of a range that nobody has; undefined when all are taken. */
+export function freeRange(pool: IdPool, taken: ReadonlySet<number>): number | undefined {
+  for (let first = pool.first; first + pool.perPod <= pool.first + pool.length; first += pool.perPod) if (!taken.has(first)) return first;
+  return undefined;
+}
+
+/** The content of `mappingsFile`. */
+export function formatMappings(first: number, length: number): string {
+  const mapping = [{ hostId: first, containerId: 0, length }];
+  return JSON.stringify({ uidMappings: mapping, gidMappings: mapping });
+}
+
+/** The first ID of a remembered range. Throws AgentError InvalidUserNamespaces for a file that neither we nor a kubelet wrote for this pool. */
+export function parseMappings(text: string, pool: IdPool): number {
+  const refuse = (why: string): never => {
+    throw new AgentError('InvalidUserNamespaces', `invalid user namespace configuration: ${why}`);
+  };
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    return refuse('it is not JSON');
+  }
+  const { uidMappings, gidMappings } = value as Record<string, { hostId?: number; containerId?: number; length?: number }[] | undefined>;
+  const [mapping, ...others] = uidMappings ?? [];
+  if (mapping === undefined || others.length > 0) return refuse('one mapping is needed');
+  if (JSON.stringify(uidMappings) !== JSON.stringify(gidMappings)) return refuse('the mappings of users and groups should be identical');
+  if (mapping.containerId !== 0) return refuse('user 0 must be mapped');
+  if (mapping.length !== pool.perPod) return refuse(`its length is ${mapping.length}, and pods get ${pool.perPod} IDs each`);
+  const first = mapping.hostId ?? -1;
+  if (first % pool.perPod !== 0 || first < pool.first || first + pool.perPod > pool.first + pool.length) {
+    return refuse(`ID ${first} is not the first of a range that pods may have`);
+  }
+  return first;
+}
+
+/** True when the pod wants users of its own. */
+export function wantsUserNamespace(pod: AgentPod): boolean {
+  return pod.spec.hostUsers === false;
+}
+
+/** The runtime's words for a pod's range. */
+export function userNamespace(first: number, length: number): UserNamespace {
+  const mapping = [{ host_id: first, container_id: 0, length }];
+  return { mode: 'POD', uids: mapping, gids: mapping };
+}
+
+/** Why a pod with `hostUsers: false` cannot run under this runtime handler; the words up to the bracket are kubelet's. */
+export function unsupportedUserNamespaces(handler: string): AgentError {
+  const runtime = handler === '' ? 'runtime' : `RuntimeClass handler "${handler}"`;
+  return new AgentError(
+    'FailedCreatePodSandBox',
+    `can't set \`spec.hostUsers: false\`, ${runtime} does not support user namespaces (containerd 2 with runc 1.2 and Linux 6.3 does; or leave spec.hostUsers out)`,
+  );
+}
