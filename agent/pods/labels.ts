@@ -54,12 +54,11 @@ export function containerAnnotations(pod: AgentPod, container: Container, restar
 
 /**
  * The hash that says whether a running container still is what the spec asks for: name and image only, in lower-case hex.
- * Bit for bit kubelet's (pkg/kubelet/container/helpers.go HashContainer): FNV-1a 32 over Go's `%#v` of the bytes of a sorted-key JSON map.
+ * Bit for bit kubelet's (pkg/kubelet/container/helpers.go HashContainer): FNV-1a 32 over what spew's `%#v` prints of the bytes of a sorted-key JSON map.
  */
 export function containerHash(container: Pick<Container, 'name' | 'image'>): string {
   const json = goJson({ image: container.image ?? '', name: container.name });
-  const bytes = [...Buffer.from(json, 'utf8')].map((b) => `0x${b.toString(16)}`).join(', ');
-  return fnv1a32(`[]uint8{${bytes}}`).toString(16);
+  return fnv1a32(`([]uint8)[${Buffer.from(json, 'utf8').join(' ')}]`).toString(16);
 }
 
 // encoding/json escapes these for HTML; JSON.stringify does not.
