@@ -57,6 +57,15 @@ export function podLimits(pod: AgentPod, options: { withOverhead?: boolean } = {
   return total;
 }
 
+/** True when the pod's use is bounded: it has a limit of its own, or every one of its containers has. */
+export function podLimitDeclared(pod: AgentPod, resource: 'cpu' | 'memory'): boolean {
+  const declared = (limits: ResourceList | undefined): boolean => compareQuantity(limits?.[resource] ?? '0', '0') > 0;
+  return (
+    declared(pod.spec.resources?.limits) ||
+    [...pod.spec.containers, ...(pod.spec.initContainers ?? [])].every((c) => declared(c.resources?.limits))
+  );
+}
+
 export function requestOf(container: Container, resource: string): string | undefined {
   return container.resources?.requests?.[resource];
 }

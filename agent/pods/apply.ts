@@ -1,10 +1,11 @@
 import { mkdir, readdir, readlink, rm, symlink } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import type { ContainerConfig, PodSandboxConfig } from '../../cri-protos/generated/cri.ts';
+import type { ContainerConfig, LinuxContainerResources, PodSandboxConfig } from '../../cri-protos/generated/cri.ts';
 import type { Clock } from '../base/clock.ts';
 import { AgentError, hasCode, messageOf, unreachable } from '../base/errors.ts';
-import type { Container } from '../model/generated/api.ts';
+import type { Container, ResourceRequirements } from '../model/generated/api.ts';
 import { type AgentPod, asContainer, containersOf } from '../model/pod.ts';
+import { bound, type ContainerResize, resizeOrder, type Size, sizedContainer } from './allocation.ts';
 import { legacyLogLink } from './container-config.ts';
 import { runHook } from './hooks.ts';
 import type { RuntimePod } from './observed.ts';
@@ -26,6 +27,15 @@ export interface RuntimeControl {
   startContainer: Signalled<{ container_id: string }, unknown>;
   stopContainer: Signalled<{ container_id: string; timeout: number }, unknown>;
   removeContainer: Signalled<{ container_id: string }, unknown>;
+  updateContainerResources: Signalled<{ container_id: string; linux: LinuxContainerResources }, unknown>;
+  updatePodSandboxResources: Signalled<
+    { pod_sandbox_id: string; overhead: LinuxContainerResources; resources: LinuxContainerResources },
+    unknown
+  >;
+  containerStats: Signalled<
+    { container_id: string },
+    { stats?: { memory?: { usage_bytes?: { value?: number | undefined } | undefined } | undefined } | undefined }
+  >;
   execSync: Signalled<
     { container_id: string; cmd: string[]; timeout: number },
     { stdout?: Buffer | Uint8Array | undefined; stderr?: Buffer | Uint8Array | undefined; exit_code?: number | undefined }
@@ -47,6 +57,17 @@ export interface ApplyDeps {
   readonly podDir: (uid: string) => string;
   readonly ensureCgroup: (pod: AgentPod, signal: AbortSignal) => Promise<void>;
   readonly removeCgroup: (uid: string, signal: AbortSignal) => Promise<void>;
+  /** Tells the pod's cgroup its CPU or memory values anew. */
+  readonly updateCgroup: (pod: AgentPod, resource: 'cpu' | 'memory', signal: AbortSignal) => Promise<void>;
+  /** Bytes that the pod uses; undefined when that cannot be told. */
+  readonly memoryUsage: (pod: AgentPod) => Promise<number | undefined>;
+  readonly containerResources: (pod: AgentPod, container: Container) => LinuxContainerResources;
+  /** What the runtime is told of the pod as a whole. */
+  readonly podResources: (pod: AgentPod) => { overhead: LinuxContainerResources; resources: LinuxContainerResources };
+  /** Told what a container's cgroup has been told. */
+  readonly containerActuated: (pod: AgentPod, container: string, resources: ResourceRequirements | undefined) => void;
+  /** Told that the pod's cgroup has been told all that the pod was given. */
+  readonly podActuated: (pod: AgentPod) => void;
   readonly mountVolumes: (pod: AgentPod, signal: AbortSignal) => Promise<void>;
   readonly unmountVolumes: (uid: string, signal: AbortSignal) => Promise<void>;
   /** Removes the pod's folder; refuses while anything is mounted below it. */
@@ -110,8 +131,8 @@ export async function applyAction(
       return { kind: 'image', imageRef: await deps.ensureImage(pod, containerNamed(pod, action.container), config, signal) };
     }
     case 'createSandbox': {
-      const [config, handler] = await Promise.all([deps.sandboxConfig(pod, action.attempt, signal), deps.runtimeHandler(pod, signal)]);
       try {
+        const [config, handler] = await Promise.all([deps.sandboxConfig(pod, action.attempt, signal), deps.runtimeHandler(pod, signal)]);
         await cri.runPodSandbox({ config, runtime_handler: handler }, signal);
       } catch (error) {
         recordEvent(pod, 'Warning', 'FailedCreatePodSandBox', `Failed to create pod sandbox: ${messageOf(error)}`);
@@ -145,6 +166,9 @@ export async function applyAction(
         await absent(cri.stopContainer({ container_id: action.id, timeout: resetGraceSeconds }, signal));
       }
       await absent(cri.removeContainer({ container_id: action.id }, signal));
+      return done;
+    case 'resizePod':
+      await resizePod(deps, pod, runtime, action, signal);
       return done;
     case 'removeCgroup':
       await deps.removeCgroup(uid, signal);
@@ -209,6 +233,7 @@ async function startContainer(
   } catch (error) {
     throw fail('CreateContainerError', error);
   }
+  deps.containerActuated(pod, container.name, container.resources);
   recordEvent(pod, 'Normal', 'Created', 'Container created', path);
   try {
     await cri.startContainer({ container_id: id }, signal);
@@ -269,6 +294,72 @@ async function preStop(
     if (!signal.aborted) deps.recordEvent(pod, 'Warning', 'FailedPreStopHook', 'PreStopHook failed', fieldPathOf(pod, action.container));
     else throw error;
   }
+}
+
+type ResizeAction = PodAction & { kind: 'resizePod' };
+
+/** Memory, then CPU; of each the pod's bounds widen before its containers change and narrow after. What fails half-way is taken up where it stands. */
+async function resizePod(deps: ApplyDeps, pod: AgentPod, runtime: RuntimePod, action: ResizeAction, signal: AbortSignal): Promise<void> {
+  await checkMemoryUse(deps, pod, action, signal);
+  const { from, to } = action;
+  const sizes = new Map<string, Size>(action.containers.map((c) => [c.id, c.from]));
+  for (const resource of ['memory', 'cpu'] as const) {
+    const limit = resource === 'memory' ? 'memoryLimit' : 'cpuLimit';
+    const widens = bound(to[limit]) > bound(from[limit]);
+    const tellPod = async (): Promise<void> => {
+      await tellSandbox(deps, pod, runtime, signal);
+      await deps.updateCgroup(pod, resource, signal);
+    };
+    if (widens) await tellPod();
+    for (const change of resizeOrder(action.containers, resource)) {
+      const now = sizes.get(change.id) ?? change.from;
+      const next: Size =
+        resource === 'memory' ? { ...now, memoryRequest: change.to.memoryRequest, memoryLimit: change.to.memoryLimit } : change.to;
+      await resizeContainer(deps, pod, change, next, signal);
+      sizes.set(change.id, next);
+    }
+    if (!widens) await tellPod();
+  }
+  deps.podActuated(pod);
+}
+
+async function resizeContainer(deps: ApplyDeps, pod: AgentPod, change: ContainerResize, size: Size, signal: AbortSignal): Promise<void> {
+  const container = sizedContainer(containerNamed(pod, change.name), size);
+  await deps.cri.updateContainerResources({ container_id: change.id, linux: deps.containerResources(pod, container) }, signal);
+  deps.containerActuated(pod, change.name, container.resources);
+}
+
+/** Runtimes that size a machine by the pod, or have plugins that look at it, are told; the others need not know the call. */
+async function tellSandbox(deps: ApplyDeps, pod: AgentPod, runtime: RuntimePod, signal: AbortSignal): Promise<void> {
+  const id = runtime.sandboxes[0]?.id;
+  if (id === undefined) return;
+  try {
+    await deps.cri.updatePodSandboxResources({ pod_sandbox_id: id, ...deps.podResources(pod) }, signal);
+  } catch (error) {
+    // containerd 2.2 says Unknown where it means Unimplemented.
+    if (!hasCode(error, 'Unimplemented') && !messageOf(error).includes('not implemented')) throw error;
+  }
+}
+
+/** Refuses limits below what is in use, before anything is changed: the kernel would kill for them. */
+async function checkMemoryUse(deps: ApplyDeps, pod: AgentPod, action: ResizeAction, signal: AbortSignal): Promise<void> {
+  const problems: string[] = [];
+  const limit = action.to.memoryLimit;
+  if (bound(limit) < bound(action.from.memoryLimit)) {
+    const usage = await deps.memoryUsage(pod);
+    if (usage === undefined) problems.push('missing pod memory usage');
+    else if (usage >= limit) problems.push(`attempting to set pod memory limit (${limit}) below current usage (${usage})`);
+  }
+  for (const { id, name, from, to } of action.containers) {
+    if (bound(to.memoryLimit) >= bound(from.memoryLimit)) continue;
+    const usage = (await deps.cri.containerStats({ container_id: id }, signal)).stats?.memory?.usage_bytes?.value;
+    if (usage === undefined) problems.push(`missing container "${name}" memory usage`);
+    else if (usage >= to.memoryLimit)
+      problems.push(`attempting to set container "${name}" memory limit (${to.memoryLimit}) below current usage (${usage})`);
+  }
+  if (problems.length === 0) return;
+  const list = problems.length === 1 ? problems[0] : `[${problems.join(', ')}]`;
+  throw new AgentError('ResizeError', `cannot decrease memory limits: ${list}`);
 }
 
 /** The link that log collectors follow: its name says what the runtime's own path does not. */

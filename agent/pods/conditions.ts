@@ -26,6 +26,8 @@ export interface ConditionsInput {
   readonly anyAppStarted: boolean;
   /** True while a restart rule has all containers taken away. */
   readonly restartingAll: boolean;
+  /** The conditions that tell of a resize, if there is one. */
+  readonly resize: readonly PodCondition[];
   readonly now: string;
 }
 
@@ -39,6 +41,7 @@ interface Verdict {
 export function conditionsOf(input: ConditionsInput): PodCondition[] {
   const containersReady = containersReadyVerdict(input);
   return [
+    ...input.resize,
     finish(input, 'PodReadyToStartContainers', { status: input.readyToStart ? 'True' : 'False' }),
     finish(input, 'Initialized', initializedVerdict(input)),
     finish(input, 'Ready', containersReady.status === 'True' ? gatesVerdict(input) : containersReady),

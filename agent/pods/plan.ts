@@ -1,6 +1,7 @@
 import { unreachable } from '../base/errors.ts';
 import type { Container } from '../model/generated/api.ts';
 import { type AgentPod, asContainer, type ContainerKind, isSidecar } from '../model/pod.ts';
+import { type Allocation, type ContainerResize, type PodSize, type Resize, resizeOf } from './allocation.ts';
 import { containerHash } from './labels.ts';
 import { deadlineAt, type PodLifecycle } from './lifecycle.ts';
 import { latestContainer, type RuntimeContainer, type RuntimePod, usableSandbox } from './observed.ts';
@@ -37,6 +38,8 @@ export type PodAction =
       readonly message: string;
     }
   | { readonly kind: 'removeContainer'; readonly id: string }
+  /** Brings the cgroups of the pod and of these running containers to their size: the pod's grows before theirs and shrinks after. */
+  | { readonly kind: 'resizePod'; readonly from: PodSize; readonly to: PodSize; readonly containers: readonly ContainerResize[] }
   /** Ends the container if it runs and removes it, so that it starts anew as if it had never been; its logs stay. */
   | {
       readonly kind: 'resetContainer';
@@ -84,6 +87,9 @@ export interface PodWork {
   readonly unmounted: boolean;
   readonly cgroupRemoved: boolean;
   readonly sandboxFailure: StepFailure | undefined;
+  readonly resizeFailure: StepFailure | undefined;
+  /** What the pod's cgroup was last told; undefined while that is not known (the agent has been restarted). */
+  readonly podSize: PodSize | undefined;
   /** By container: the image that a start of this attempt uses. */
   readonly images: ReadonlyMap<string, { readonly attempt: number; readonly imageRef: string }>;
   /** By container: why its last pull or start failed. */
@@ -106,7 +112,10 @@ export interface Verdicts {
 }
 
 export interface PlanInput {
+  /** With the resources that it was given, which may not yet be those that its spec asks for. */
   readonly pod: AgentPod;
+  /** What the cgroups of its containers were last told; undefined when nothing of it has run. */
+  readonly actuated?: Allocation | undefined;
   readonly inSource: boolean;
   readonly lifecycle: PodLifecycle;
   /** Undefined until the runtime has been looked at: then nothing is started or stopped. */
@@ -130,6 +139,7 @@ export function actionKey(action: PodAction): string {
     case 'prepare':
     case 'createSandbox':
     case 'purge':
+    case 'resizePod':
       return action.kind;
     case 'mountVolumes':
     case 'unmountVolumes':
@@ -251,10 +261,12 @@ function planSync(input: PlanInput, runtime: RuntimePod, draft: Draft): void {
     return;
   }
 
-  for (const kill of containersToKill(input, runtime)) {
+  const resize = resizeOf(pod, input.actuated, work.podSize, runtime);
+  for (const kill of containersToKill(input, runtime, resize)) {
     stopContainer(input, draft, kill.container, kill.latest, kill.graceSeconds, kill.reason, kill.message);
   }
-  for (const start of containersToStart(input, runtime)) planStart(input, runtime, sandbox.id, start, draft);
+  const held = planResize(input, resize, draft);
+  for (const start of containersToStart(input, runtime)) planStart(input, runtime, sandbox.id, start, held, draft);
   pruneDead(runtime, draft);
 }
 
@@ -284,6 +296,20 @@ function planReset(input: PlanInput, runtime: RuntimePod, draft: Draft): void {
     sourceEnd: source ? instance.finishedAt : undefined,
     reason: restartingAllReason,
   });
+}
+
+/** Resizes what runs. True while no container may be started, because the pod's cgroup is not yet what it has to be for it. */
+function planResize(input: PlanInput, resize: Resize, draft: Draft): boolean {
+  const { work } = input;
+  if (!resize.due && work.podSize !== undefined) return false;
+  if (resize.restarts.length > 0) {
+    draft.wait('pod', `${resize.restarts.join(', ')} has to be restarted for its new size`);
+    return true;
+  }
+  if (draft.mayTry('pod', work.resizeFailure))
+    draft.act({ kind: 'resizePod', from: resize.from, to: resize.to, containers: resize.containers });
+  // A resize that fails, say for memory in use, does not keep the other containers from running.
+  return work.resizeFailure === undefined;
 }
 
 /** No usable sandbox: end what is left of the old ones, then make a new one. Images are fetched meanwhile. */
@@ -387,7 +413,7 @@ function containersToStart(input: Pick<PlanInput, 'pod' | 'verdicts'>, runtime: 
   return starts;
 }
 
-function planStart(input: PlanInput, runtime: RuntimePod, sandboxId: string, start: Start, draft: Draft): void {
+function planStart(input: PlanInput, runtime: RuntimePod, sandboxId: string, start: Start, held: boolean, draft: Draft): void {
   const { pod, work, now } = input;
   const { container, kind } = start;
   const latest = latestContainer(runtime, container.name);
@@ -419,7 +445,7 @@ function planStart(input: PlanInput, runtime: RuntimePod, sandboxId: string, sta
   const attempt = nextAttempt(pod, runtime, container, work);
   if (!draft.mayTry(container.name, work.failures.get(container.name))) return;
   const image = planPull(input, container, attempt, draft);
-  if (image === undefined || !work.mounted) return;
+  if (image === undefined || !work.mounted || held) return;
   // Starts go one by one in the pod's order; a container with a postStart hook holds back those after it until the hook has ended.
   for (const key of work.inFlight.keys()) if (key.startsWith('start:')) return;
   const before = holdingBack(input, runtime, container);
@@ -482,8 +508,8 @@ interface Kill {
   readonly graceSeconds: number;
 }
 
-/** Running containers that have to go although the pod stays: changed, or failed by a probe. */
-function containersToKill(input: PlanInput, runtime: RuntimePod): Kill[] {
+/** Running containers that have to go although the pod stays: changed, failed by a probe, or of a size that takes a restart. */
+function containersToKill(input: PlanInput, runtime: RuntimePod, resize: Resize): Kill[] {
   const { pod } = input;
   const kills: Kill[] = [];
   for (const { container, kind } of firstContainers(pod)) {
@@ -503,6 +529,10 @@ function containersToKill(input: PlanInput, runtime: RuntimePod): Kill[] {
       kill('StartupProbe', 'failed startup probe', graceOf(pod, container.startupProbe?.terminationGracePeriodSeconds));
     else if (verdict.liveness === false)
       kill('LivenessProbe', 'failed liveness probe', graceOf(pod, container.livenessProbe?.terminationGracePeriodSeconds));
+    else if (resize.restarts.includes(container.name)) {
+      const message = `Container ${container.name} resize requires restart`;
+      kills.push({ container, latest, reason: 'Resize', message, graceSeconds: graceOf(pod, undefined) });
+    }
   }
   return kills;
 }

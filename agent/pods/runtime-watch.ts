@@ -36,8 +36,11 @@ export interface RuntimeWatchOptions {
 
 /** The observer of the runtime. */
 export interface RuntimeWatch extends AsyncDisposable {
-  /** Looks at one pod now and resolves when the table shows what was seen. Rejects when the runtime does not answer. */
-  observe(uid: string, signal: AbortSignal): Promise<void>;
+  /**
+   * Looks at one pod now and resolves when the table shows what was seen; `afresh` also at what changes by our own doing alone, the resources of running
+   * containers. Rejects when the runtime does not answer.
+   */
+  observe(uid: string, signal: AbortSignal, afresh?: boolean): Promise<void>;
   /** When the last complete look ended, on mono; undefined before the first. */
   readonly lastRelist: number | undefined;
   /** How long it took, ms. */
@@ -118,6 +121,7 @@ export function watchRuntime(options: RuntimeWatchOptions): RuntimeWatch {
     sandboxes: readonly PodSandbox[],
     containers: readonly Container[],
     signal: AbortSignal,
+    afresh = false,
   ): Promise<RuntimePod> {
     const known = table.get(owner.uid);
     const [seenSandboxes, seenContainers] = await Promise.all([
@@ -130,15 +134,7 @@ export function watchRuntime(options: RuntimeWatchOptions): RuntimeWatch {
           ),
         ),
       ),
-      Promise.all(
-        containers.map((c) =>
-          inspectContainer(
-            c,
-            known?.containers.find((k) => k.id === c.id),
-            signal,
-          ),
-        ),
-      ),
+      Promise.all(containers.map((c) => inspectContainer(c, afresh ? undefined : known?.containers.find((k) => k.id === c.id), signal))),
     ]);
     return assemblePod(
       owner,
@@ -183,7 +179,7 @@ export function watchRuntime(options: RuntimeWatchOptions): RuntimeWatch {
     }
   }
 
-  async function observe(uid: string, signal: AbortSignal): Promise<void> {
+  async function observe(uid: string, signal: AbortSignal, afresh = false): Promise<void> {
     const begun = ++sequence;
     const filter = { label_selector: { 'io.kubernetes.pod.uid': uid } };
     const [{ items = [] }, { containers = [] }] = await Promise.all([
@@ -191,7 +187,7 @@ export function watchRuntime(options: RuntimeWatchOptions): RuntimeWatch {
       cri.listContainers({ filter }, signal),
     ]);
     const owner = ownerOf(items[0]?.labels ?? containers[0]?.labels);
-    write(uid, begun, owner === undefined ? undefined : await inspect(owner, items, containers, signal));
+    write(uid, begun, owner === undefined ? undefined : await inspect(owner, items, containers, signal, afresh));
   }
 
   async function relistLoop(): Promise<void> {

@@ -18,6 +18,10 @@ const replace = { $patch: 'replace' };
 export function statusPatch(pod: AgentPod, status: PodStatus): StatusPatch {
   const addresses = (ips: { ip: string }[] | undefined): unknown[] | undefined => (ips === undefined ? undefined : [...ips, replace]);
   const had = pod.status ?? {};
+  // A map is merged key by key unless told to be replaced.
+  const whole = <T extends object>(map: T | undefined): (T & { $patch: string }) | undefined =>
+    map === undefined ? undefined : { ...map, ...replace };
+  const present = new Set((status.conditions ?? []).map((c) => c.type));
   const gone = (now: unknown, before: unknown): unknown => (now === undefined && before !== undefined ? null : now);
   return {
     metadata: { uid: pod.metadata.uid },
@@ -33,9 +37,14 @@ export function statusPatch(pod: AgentPod, status: PodStatus): StatusPatch {
       podIP: gone(status.podIP, had.podIP),
       podIPs: addresses(status.podIPs),
       resize: gone(status.resize, had.resize),
-      conditions: (status.conditions ?? [])
-        .filter((c) => ownConditions.has(c.type) || c.type === 'DisruptionTarget')
-        .map((c) => ({ ...c, lastProbeTime: c.lastProbeTime ?? null, reason: c.reason ?? null, message: c.message ?? null })),
+      allocatedResources: whole(status.allocatedResources),
+      resources: whole(status.resources),
+      conditions: [
+        ...(status.conditions ?? [])
+          .filter((c) => ownConditions.has(c.type) || c.type === 'DisruptionTarget')
+          .map((c) => ({ ...c, lastProbeTime: c.lastProbeTime ?? null, reason: c.reason ?? null, message: c.message ?? null })),
+        ...[...ownConditions].filter((type) => !present.has(type)).map((type) => ({ $patch: 'delete', type })),
+      ],
       containerStatuses: status.containerStatuses,
       initContainerStatuses: gone(status.initContainerStatuses, had.initContainerStatuses),
       ephemeralContainerStatuses: gone(status.ephemeralContainerStatuses, had.ephemeralContainerStatuses),
@@ -56,13 +65,18 @@ function shows(have: unknown, want: unknown, field: string): boolean {
     const list = Array.isArray(have) ? have : [];
     const elements = want.filter((w) => !(typeof w === 'object' && w !== null && '$patch' in w));
     if (field === 'conditions') {
-      return elements.every((w) => list.some((h) => isObject(h) && isObject(w) && h.type === w.type && shows(h, w, '')));
+      const dropped = want.filter((w) => isObject(w) && w.$patch === 'delete');
+      return (
+        elements.every((w) => list.some((h) => isObject(h) && isObject(w) && h.type === w.type && shows(h, w, ''))) &&
+        !list.some((h) => isObject(h) && dropped.some((d) => isObject(d) && d.type === h.type))
+      );
     }
     return list.length === elements.length && elements.every((w, i) => shows(list[i], w, ''));
   }
   if (isObject(want)) {
     if (!isObject(have)) return Object.values(want).every((v) => v === undefined || (isObject(v) && Object.keys(v).length === 0));
     const keys = new Set([...Object.keys(want), ...Object.keys(have)]);
+    keys.delete('$patch');
     return [...keys].every((key) => shows(have[key], want[key] ?? null, key));
   }
   // The API leaves out what is false or zero in some places and keeps it in others.

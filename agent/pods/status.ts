@@ -1,8 +1,10 @@
 import { isIPv6 } from 'node:net';
-import type { Container, ContainerState, ContainerStatus, PodStatus, VolumeMountStatus } from '../model/generated/api.ts';
+import type { Container, ContainerState, ContainerStatus, PodCondition, PodStatus, VolumeMountStatus } from '../model/generated/api.ts';
 import { type AgentPod, asContainer, isSidecar, isStaticPod, isTerminalPhase } from '../model/pod.ts';
 import { computeQosClass } from '../model/qos.ts';
 import { formatBinary, formatMilli, parseMilli } from '../model/quantity.ts';
+import { podLimits, podRequests } from '../model/resources.ts';
+import type { Allocation, PodSize } from './allocation.ts';
 import { conditionsOf, disruptionCondition, ownConditions } from './conditions.ts';
 import type { PodLifecycle } from './lifecycle.ts';
 import { latestContainer, mayRun, type RuntimeContainer, type RuntimePod, usableSandbox } from './observed.ts';
@@ -11,7 +13,14 @@ import { shouldStart } from './restart.ts';
 import { isRestartingAll, restartingAllReason } from './restart-all.ts';
 
 export interface StatusInput {
+  /** With the resources that it was given. */
   readonly pod: AgentPod;
+  /** What the cgroups of its containers were last told; undefined when nothing of it has run. */
+  readonly actuated?: Allocation | undefined;
+  /** What the pod's cgroup was last told, if known. */
+  readonly podSize?: PodSize | undefined;
+  /** The conditions that tell of a resize, if there is one. */
+  readonly resize?: readonly PodCondition[];
   /** What was published last, or the API's status when nothing has been since our start. */
   readonly previous: PodStatus;
   readonly runtime: RuntimePod | undefined;
@@ -79,6 +88,7 @@ export function computeStatus(input: StatusInput): PodStatus {
         s.started === true || s.state?.running !== undefined || s.state?.terminated !== undefined || s.lastState?.terminated !== undefined,
     ),
     restartingAll: isRestartingAll(pod, runtime),
+    resize: terminal ? [] : (input.resize ?? []),
     now,
   });
   if (lifecycle.kind !== 'syncing' && lifecycle.cause.kind === 'ended' && lifecycle.cause.disruption !== undefined)
@@ -102,7 +112,25 @@ export function computeStatus(input: StatusInput): PodStatus {
     containerStatuses: appStatuses,
     ephemeralContainerStatuses: ephemeralStatuses.length > 0 ? ephemeralStatuses : undefined,
     observedGeneration: pod.metadata.generation,
+    allocatedResources: podRequests(pod),
+    resources: podResourcesStatus(input, phase),
   };
+}
+
+/** What the pod as a whole has: while it runs what its cgroup was told, else what was allocated. */
+function podResourcesStatus(input: StatusInput, phase: string): PodStatus['resources'] {
+  const { pod, podSize } = input;
+  const allocated = { requests: podRequests(pod), limits: podLimits(pod) };
+  if (phase !== 'Running' || podSize === undefined) return allocated;
+  const own = pod.spec.resources;
+  const requests: Record<string, string> = { ...own?.requests };
+  const limits: Record<string, string> = { ...own?.limits };
+  if (podSize.cpuRequest > 0) requests.cpu = formatMilli(podSize.cpuRequest);
+  const memory = (input.actuated?.pod ?? own)?.requests?.memory ?? allocated.requests.memory;
+  if (memory !== undefined) requests.memory = memory;
+  if (podSize.cpuLimit > 0) limits.cpu = formatMilli(podSize.cpuLimit);
+  if (podSize.memoryLimit > 0) limits.memory = formatBinary(podSize.memoryLimit);
+  return { requests, limits };
 }
 
 function podIps(input: StatusInput): string[] {
@@ -235,7 +263,7 @@ function presentStatus(
     lastState: before !== undefined ? stateOf(input, before, undefined) : lastStateOf(input, latest, old),
   };
   status.allocatedResources = container.resources?.requests;
-  status.resources = resourcesStatus(container, latest);
+  status.resources = resourcesStatus(container, latest, input.actuated?.containers[container.name]);
   if (latest.user !== undefined)
     status.user = { linux: { uid: latest.user.uid, gid: latest.user.gid, supplementalGroups: latest.user.supplementalGroups } };
   return status;
@@ -308,16 +336,21 @@ function volumeMountStatuses(container: Container): VolumeMountStatus[] | undefi
 const minShares = 2;
 const minMilliCpuLimit = 10;
 
-/** What the container really has: the runtime's values where it tells them, else what was allocated. */
-function resourcesStatus(container: Container, c: RuntimeContainer): ContainerStatus['resources'] {
+/** What the container really has: the runtime's values where it tells them, else what it was last told; while it does not run, what was allocated. */
+function resourcesStatus(container: Container, c: RuntimeContainer, told: ContainerStatus['resources']): ContainerStatus['resources'] {
   const allocated = container.resources ?? {};
-  const actual = c.state === 'running' ? c.resources : undefined;
-  if (actual === undefined) return allocated;
+  if (c.state !== 'running') return allocated;
+  const actual = c.resources ?? {};
   const resources = {
     ...allocated,
     limits: allocated.limits && { ...allocated.limits },
     requests: allocated.requests && { ...allocated.requests },
   };
+  for (const name of ['cpu', 'memory']) {
+    const [request, limit] = [told?.requests?.[name], told?.limits?.[name]];
+    if (resources.requests !== undefined && request !== undefined) resources.requests[name] = request;
+    if (resources.limits !== undefined && limit !== undefined) resources.limits[name] = limit;
+  }
   const quota = actual.cpu_quota ?? 0;
   const period = actual.cpu_period ?? 0;
   if (resources.limits !== undefined) {

@@ -24,6 +24,8 @@ export function freshWork(): MutableWork {
     unmounted: false,
     cgroupRemoved: false,
     sandboxFailure: undefined,
+    resizeFailure: undefined,
+    podSize: undefined,
     images: new Map(),
     failures: new Map(),
     crashes: new Map(),
@@ -56,6 +58,10 @@ export function noteSuccess(work: MutableWork, action: PodAction, result: Action
     case 'createSandbox':
     case 'stopSandbox':
       work.sandboxFailure = undefined;
+      break;
+    case 'resizePod':
+      work.podSize = action.to;
+      work.resizeFailure = undefined;
       break;
     case 'pullImage':
       if (result?.kind === 'image') work.images.set(action.container, { attempt: action.attempt, imageRef: result.imageRef });
@@ -97,6 +103,9 @@ export function noteFailure(work: MutableWork, action: PodAction, failure: StepF
     case 'createSandbox':
     case 'stopSandbox':
       work.sandboxFailure = failure;
+      break;
+    case 'resizePod':
+      work.resizeFailure = failure;
       break;
     case 'pullImage':
       work.failures.set(action.container, failure);

@@ -5,15 +5,17 @@ import { AgentError, hasCode, messageOf } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import { type Loop, startLoop } from '../base/loop.ts';
 import { type ReadonlyTable, Table } from '../base/table.ts';
-import type { PodStatus } from '../model/generated/api.ts';
+import type { Container, PodStatus } from '../model/generated/api.ts';
 import { type AgentPod, containersOf, isStaticPod, isTerminalPhase, type PodSource, podFullName } from '../model/pod.ts';
 import type { Preemption } from './admission.ts';
+import { heldPod, podSize, resizeOf } from './allocation.ts';
 import { type ActionResult, type ApplyDeps, applyAction, fieldPathOf } from './apply.ts';
-import { type Ending, nextLifecycle, type PodLifecycle } from './lifecycle.ts';
 import { containerHash } from './labels.ts';
+import { type Ending, nextLifecycle, type PodLifecycle } from './lifecycle.ts';
 import { latestContainer, type RuntimePod } from './observed.ts';
 import { actionKey, crashLoopMessage, isCleanedUp, type Plan, type PodAction, planPod, type Verdicts } from './plan.ts';
 import { preempted } from './preemption.ts';
+import { type AllocationRecord, createResizing } from './resizing.ts';
 import { advanceBackoff, backoffUntil } from './restart.ts';
 import { isRestartingAll } from './restart-all.ts';
 import { computeStatus } from './status.ts';
@@ -65,8 +67,16 @@ export interface PodsOptions {
   readonly verdicts: ReadonlyTable<Verdicts & { readonly ready?: boolean | undefined }>;
   /** By UID: whoever wants a pod ended says so here. */
   readonly endings: ReadonlyTable<Ending>;
-  readonly observe: (uid: string, signal: AbortSignal) => Promise<void>;
-  readonly apply: ApplyDeps;
+  /** Looks at a pod; `afresh` also at the resources of its running containers. */
+  readonly observe: (uid: string, signal: AbortSignal, afresh?: boolean) => Promise<void>;
+  /** By UID: the pods that may run here, with what they were given. Written here alone. */
+  readonly admitted: Table<PodSpecRow>;
+  /** What was set aside for each pod, and what its cgroups were last told: both outlive the agent. */
+  readonly allocated: AllocationRecord;
+  readonly actuated: AllocationRecord;
+  /** Whether a container may swap. */
+  readonly swaps: (pod: AgentPod, container: Container) => boolean;
+  readonly apply: Omit<ApplyDeps, 'containerActuated' | 'podActuated'>;
   /** Asked once for a pod that is new to the node; `active` are the pods that hold resources. */
   readonly admit: (pod: AgentPod, active: readonly AgentPod[]) => Rejection | Preemption | undefined;
   /** Wants a pod ended so that a critical one finds room: the writer of `endings` for preemption. */
@@ -95,6 +105,7 @@ export interface Pods extends AsyncDisposable {
 }
 
 interface Machine {
+  /** With what it was given. */
   pod: AgentPod;
   source: PodSource;
   inSource: boolean;
@@ -118,7 +129,7 @@ const leftoverAuditMs = 120_000;
 
 /** Runs every pod of the node: plans, carries out, and tells statuses. Disposing leaves all containers as they are. */
 export function startPods(options: PodsOptions): Pods {
-  const { clock, log, specs, runtime } = options;
+  const { clock, log, specs, runtime, admitted } = options;
   const machines = new Map<string, Machine>();
   const statuses = new Table<PodStatusRow>('statuses');
   const underWay = new Set<Promise<void>>();
@@ -126,6 +137,24 @@ export function startPods(options: PodsOptions): Pods {
   const leftBehind = new Map<string, RuntimePod>();
   // By critical pod: those that are ending so that it finds room.
   const preempting = new Map<string, ReadonlySet<string>>();
+  const resizing = createResizing({
+    clock,
+    recordEvent: options.apply.recordEvent,
+    allocated: options.allocated,
+    actuated: options.actuated,
+    admit: options.admit,
+    swaps: options.swaps,
+    others: activePods,
+    preempt: makeRoom,
+    changed(uid) {
+      const machine = machines.get(uid);
+      if (machine === undefined) return;
+      machine.work.resizeFailure = undefined;
+      machine.failureCounts.delete('resizePod');
+      loop.enqueue(uid);
+    },
+  });
+  const apply: ApplyDeps = { ...options.apply, containerActuated: resizing.containerActuated, podActuated: resizing.podActuated };
   using stack = new DisposableStack();
 
   const loop: Loop = startLoop({
@@ -149,6 +178,7 @@ export function startPods(options: PodsOptions): Pods {
     }),
   );
   const everyone = (): void => {
+    if (specs.synced && runtime.synced) admitted.markSynced();
     for (const uid of new Set([...specs.keys(), ...runtime.keys(), ...machines.keys()])) loop.enqueue(uid);
   };
   stack.use(specs.onSynced(everyone));
@@ -160,6 +190,9 @@ export function startPods(options: PodsOptions): Pods {
   async function auditLoop(): Promise<void> {
     while (!options.signal.aborted) {
       if (specs.synced && runtime.synced) {
+        // What the node has may have grown meanwhile.
+        resizing.retry();
+        resizing.prune((uid) => machines.has(uid) || specs.has(uid) || runtime.has(uid));
         try {
           for (const { uid, namespace, name } of await options.leftovers()) {
             if (machines.has(uid) || specs.has(uid) || runtime.has(uid)) continue;
@@ -186,7 +219,7 @@ export function startPods(options: PodsOptions): Pods {
     const known = machines.get(uid);
     const row = specs.get(uid);
     if (known !== undefined) {
-      if (row !== undefined) known.pod = row.pod;
+      if (row !== undefined) known.pod = resizing.allocatedPod(row.pod);
       known.inSource = row !== undefined || !specs.synced;
       return known;
     }
@@ -204,12 +237,16 @@ export function startPods(options: PodsOptions): Pods {
     if (older !== undefined) return undefined;
     const remembered = options.remembered(uid);
     const pod = row.pod.status?.phase === undefined && remembered !== undefined ? { ...row.pod, status: remembered } : row.pod;
-    const isNew =
-      runtime.get(uid) === undefined && !isTerminalPhase(pod.status?.phase) && row.pod.metadata.deletionTimestamp === undefined;
-    const admission = isNew ? admissionOf(uid, row.pod) : undefined;
+    const isNew = runtime.get(uid) === undefined && !isTerminalPhase(pod.status?.phase) && row.pod.metadata.deletionTimestamp === undefined;
+    // What it was given before a restart of the agent it keeps, whatever its spec has come to ask for.
+    const admission = isNew ? admissionOf(uid, resizing.allocatedPod(row.pod)) : undefined;
     if (admission === 'waiting') return undefined;
     preempting.delete(uid);
-    const machine = enter(uid, pod, row.source, true);
+    if (admission === undefined && !isTerminalPhase(pod.status?.phase)) {
+      resizing.admit(pod);
+      resizing.adopt(uid, pod.status?.conditions);
+    }
+    const machine = enter(uid, resizing.allocatedPod(pod), row.source, true);
     machine.rejection = admission;
     return machine;
   }
@@ -224,10 +261,7 @@ export function startPods(options: PodsOptions): Pods {
     if (answer === undefined) return undefined;
     const name = `${pod.metadata.namespace}/${pod.metadata.name}`;
     if ('victims' in answer) {
-      for (const victim of answer.victims) {
-        options.apply.recordEvent(victim, 'Warning', preempted.reason, preempted.message);
-        options.preempt(victim.metadata.uid, { ...preempted, graceSeconds: undefined });
-      }
+      makeRoom(answer.victims);
       const victims = answer.victims.map((victim) => victim.metadata.uid);
       log.info({ pod: name, podUid: uid, victims }, 'pods make room for a critical one');
       preempting.set(uid, new Set(victims));
@@ -237,6 +271,15 @@ export function startPods(options: PodsOptions): Pods {
     log.info({ pod: name, podUid: uid, ...answer }, 'pod refused');
     // The event tells the reason alone; the status says besides what became of the pod (pkg/kubelet rejectPod).
     return { reason: answer.reason, message: `Pod was rejected: ${answer.message}` };
+  }
+
+  function makeRoom(victims: readonly AgentPod[]): void {
+    for (const victim of victims) {
+      const { uid } = victim.metadata;
+      if (options.endings.has(uid)) continue;
+      options.apply.recordEvent(victim, 'Warning', preempted.reason, preempted.message);
+      options.preempt(uid, { ...preempted, graceSeconds: undefined });
+    }
   }
 
   function enter(uid: string, pod: AgentPod, source: PodSource, inSource: boolean): Machine {
@@ -269,15 +312,25 @@ export function startPods(options: PodsOptions): Pods {
   function activePods(except: string): AgentPod[] {
     const holding = [...machines]
       .filter(([uid, m]) => uid !== except && m.lifecycle.kind !== 'terminated' && m.rejection === undefined)
-      .map(([, m]) => m.pod);
+      .map(([uid, m]) => heldPod(m.pod, resizing.actuated(uid), seen(uid)));
+    // After a restart: those that come in later, but were here before.
+    const returning = [...specs.entries()]
+      .filter(([uid, { pod }]) => uid !== except && !machines.has(uid) && resizing.knows(uid) && !isTerminalPhase(pod.status?.phase))
+      .map(([, { pod }]) => resizing.allocatedPod(pod));
     // Those that room is being made for hold it already, or a pod that comes meanwhile would take it.
     const awaited = [...preempting.keys()].filter((uid) => uid !== except).flatMap((uid) => specs.get(uid)?.pod ?? []);
-    return [...holding, ...awaited];
+    return [...holding, ...returning, ...awaited];
   }
 
   function step(uid: string): number | undefined {
     const machine = machineFor(uid);
     if (machine === undefined) return undefined;
+    const desired = specs.get(uid)?.pod;
+    if (desired !== undefined && machine.lifecycle.kind === 'syncing' && machine.rejection === undefined && specs.synced) {
+      resizing.consider(desired);
+      const given = resizing.allocatedPod(desired);
+      if (given !== desired) machine.pod = given;
+    }
     const observed = seen(uid);
     const now = { wall: clock.wall(), mono: clock.mono() };
     const published = statuses.get(uid)?.status ?? machine.pod.status ?? {};
@@ -301,8 +354,12 @@ export function startPods(options: PodsOptions): Pods {
       if (machine.lifecycle.kind === before.kind) break;
       onTransition(uid, machine, before);
     }
+    if (machine.rejection !== undefined || machine.lifecycle.kind === 'terminated') admitted.delete(uid);
+    else if (admitted.get(uid)?.pod !== machine.pod) admitted.set(uid, { pod: machine.pod, source: machine.source });
+    if (machine.lifecycle.kind === 'syncing' && observed !== undefined) resizing.settle(machine.pod, isResizing(uid, machine, observed));
     const plan = planPod({
       pod: machine.pod,
+      actuated: resizing.actuated(uid),
       inSource: machine.inSource,
       lifecycle: machine.lifecycle,
       runtime: observed,
@@ -318,6 +375,10 @@ export function startPods(options: PodsOptions): Pods {
     return plan.wakeAt;
   }
 
+  function isResizing(uid: string, machine: Machine, observed: RuntimePod): boolean {
+    return resizeOf(machine.pod, resizing.actuated(uid), machine.work.podSize, observed).due;
+  }
+
   /** True while something is under way that may yet make or end a container. */
   function isBusy(machine: Machine): boolean {
     for (const key of machine.work.inFlight.keys()) if (/^(start:|stop:|createSandbox)/.test(key)) return true;
@@ -331,7 +392,8 @@ export function startPods(options: PodsOptions): Pods {
       log.info({ pod: name, podUid: uid, cause: lifecycle.cause, graceSeconds: lifecycle.graceSeconds }, 'pod is ending');
       // What is only waited for is given up; stops go on.
       for (const [key, controller] of machine.controllers) {
-        if (/^(pull:|start:|createSandbox|volumes|prepare)/.test(key)) controller.abort(new AgentError('Canceled', 'the pod is ending'));
+        if (/^(pull:|start:|createSandbox|volumes|prepare|resizePod)/.test(key))
+          controller.abort(new AgentError('Canceled', 'the pod is ending'));
       }
       machine.work.sandboxFailure = undefined;
       machine.work.mountFailure = undefined;
@@ -342,6 +404,7 @@ export function startPods(options: PodsOptions): Pods {
         'pod has ended',
       );
       for (const [critical, victims] of preempting) if (victims.has(uid)) loop.enqueue(critical);
+      resizing.ended(uid);
     }
   }
 
@@ -389,7 +452,7 @@ export function startPods(options: PodsOptions): Pods {
     let result: ActionResult | undefined;
     let failure: unknown;
     try {
-      result = await applyAction(options.apply, pod, observed, action, controller.signal);
+      result = await applyAction(apply, pod, observed, action, controller.signal);
     } catch (error) {
       failure = error;
     }
@@ -397,7 +460,7 @@ export function startPods(options: PodsOptions): Pods {
     if (machine.controllers.get(key) !== controller) return;
     // The action stays in flight until its outcome is in the table, so that no plan is made on what was.
     if (touchesRuntime(action)) {
-      await options.observe(uid, options.signal).catch((error: unknown) => {
+      await options.observe(uid, options.signal, action.kind === 'resizePod').catch((error: unknown) => {
         if (!options.signal.aborted) log.debug({ podUid: uid, err: messageOf(error) }, 'could not look at pod after an action');
       });
     }
@@ -424,6 +487,11 @@ export function startPods(options: PodsOptions): Pods {
     if (failure === undefined) {
       machine.failureCounts.delete(failureKey(action));
       noteSuccess(machine.work, action, result);
+      if (action.kind === 'prepare' && resizing.actuated(uid) === undefined) {
+        // Made just now, with these values; one that was there before is told them again, since a resize may have been cut short.
+        machine.work.podSize = podSize(pod);
+        resizing.podActuated(pod);
+      }
     } else if (!canceled) failed(machine, action, failure);
     if (action.kind === 'purge' && failure === undefined) forget(uid);
     loop.enqueue(uid);
@@ -436,6 +504,10 @@ export function startPods(options: PodsOptions): Pods {
     const message = messageOf(error);
     const reason = error instanceof AgentError ? error.code : 'Unknown';
     noteFailure(machine.work, action, { reason, message, retryAt: retryAt(error) ?? clock.mono() + backoffDelayMs(retryPolicy, count) });
+    if (action.kind === 'resizePod') {
+      const observed = seen(machine.pod.metadata.uid);
+      if (observed !== undefined && isResizing(machine.pod.metadata.uid, machine, observed)) resizing.failed(machine.pod, message);
+    }
     if (action.kind === 'prepare') {
       options.apply.recordEvent(machine.pod, 'Warning', 'FailedCreatePodContainer', `unable to ensure pod container exists: ${message}`);
     }
@@ -464,6 +536,9 @@ export function startPods(options: PodsOptions): Pods {
         (work.mounted && !work.unmounted) || observed?.containers.some((c) => c.sandboxId === observed.sandboxes[0]?.id) === true,
       waiting,
       starting,
+      actuated: resizing.actuated(uid),
+      podSize: work.podSize,
+      resize: resizing.conditions(uid),
       verdicts: (id) => options.verdicts.get(id) ?? {},
       hostIps: options.hostIps(),
       now: wall,
@@ -511,7 +586,9 @@ export function startPods(options: PodsOptions): Pods {
     const machine = machines.get(uid);
     machines.delete(uid);
     statuses.delete(uid);
+    admitted.delete(uid);
     loop.forget(uid);
+    resizing.forget(uid);
     options.forgotten(uid);
     if (machine === undefined || !isStaticPod(machine.pod)) return;
     // Whoever waited for this static pod's end may come in now.

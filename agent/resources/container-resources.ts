@@ -98,11 +98,17 @@ function addSwap(result: LinuxContainerResources, pod: AgentPod, container: Cont
   result.unified = { ...result.unified, 'memory.swap.max': `${swapLimit(pod, container, policy)}` };
 }
 
-/** Bytes of swap for a container: its share of the node's by what it asks of the memory, for Burstable pods that leave room to swap. */
+/** True when the container may swap: in Burstable pods that leave room to, where the settings and the kernel allow it. */
+export function maySwap(pod: AgentPod, container: Container, policy: ContainerPolicy): boolean {
+  if (!policy.swapController || policy.cgroupVersion === 1 || policy.swapBehavior !== 'LimitedSwap') return false;
+  if (isCriticalPod(pod) || qosClassOf(pod) !== 'Burstable') return false;
+  return !sameQuantity(container.resources?.requests?.memory ?? '0', container.resources?.limits?.memory ?? '0');
+}
+
+/** Bytes of swap for a container: its share of the node's by what it asks of the memory. */
 function swapLimit(pod: AgentPod, container: Container, policy: ContainerPolicy): number {
-  if (policy.swapBehavior !== 'LimitedSwap' || isCriticalPod(pod) || qosClassOf(pod) !== 'Burstable') return 0;
+  if (!maySwap(pod, container, policy)) return 0;
   const request = container.resources?.requests?.memory ?? '0';
-  if (sameQuantity(request, container.resources?.limits?.memory ?? '0')) return 0;
   const asked = parseQuantity(request);
   if (policy.memoryCapacityBytes <= 0 || asked > policy.memoryCapacityBytes) return 0;
   return Math.trunc((asked / policy.memoryCapacityBytes) * policy.swapCapacityBytes);

@@ -1,9 +1,9 @@
 import type { CgroupValues } from '../drivers/cgroup/values.ts';
-import type { Container, ResourceRequirements } from '../model/generated/api.ts';
+import type { ResourceRequirements } from '../model/generated/api.ts';
 import type { AgentPod } from '../model/pod.ts';
 import { qosClassOf } from '../model/qos.ts';
 import { parseMilli, parseQuantity, subtractQuantity } from '../model/quantity.ts';
-import { podLimits, podRequests, type ResourceList } from '../model/resources.ts';
+import { podLimitDeclared, podLimits, podRequests, type ResourceList } from '../model/resources.ts';
 import { minShares, quotaOfMilli, sharesOfMilli } from './cpu.ts';
 import { hugePageLimits } from './huge-pages.ts';
 
@@ -47,18 +47,12 @@ export function podCgroupValues(pod: AgentPod, policy: CgroupPolicy, exclusiveCp
       // One container without a limit may take what the node has: then the pod has none either.
       return {
         ...common,
-        ...(limitDeclared(pod, 'cpu') ? quota : {}),
-        ...(limitDeclared(pod, 'memory') ? { memoryLimitBytes: bytes(limits, 'memory') } : {}),
+        ...(podLimitDeclared(pod, 'cpu') ? quota : {}),
+        ...(podLimitDeclared(pod, 'memory') ? { memoryLimitBytes: bytes(limits, 'memory') } : {}),
       };
     case 'BestEffort':
       return { ...common, cpuShares: minShares };
   }
-}
-
-function limitDeclared(pod: AgentPod, resource: 'cpu' | 'memory'): boolean {
-  if (milli(pod.spec.resources?.limits, resource) > 0) return true;
-  const all: Container[] = [...pod.spec.containers, ...(pod.spec.initContainers ?? [])];
-  return all.every((container) => milli(container.resources?.limits, resource) > 0);
 }
 
 // Effectively unbounded (pkg/kubelet/cm/qos_container_manager_linux.go): the limit is each pod's own.

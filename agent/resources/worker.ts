@@ -53,8 +53,8 @@ export interface Resources extends AsyncDisposable {
   ensureTree(signal: AbortSignal): Promise<void>;
   /** Makes the pod's cgroup with its values, unless it is there. Resolves to the `cgroup_parent` of the pod's sandbox; `''` without a tree. */
   ensurePodCgroup(pod: AgentPod, signal: AbortSignal): Promise<string>;
-  /** Sets the pod's values anew: after a resize. */
-  updatePodCgroup(pod: AgentPod, signal: AbortSignal): Promise<void>;
+  /** Sets the pod's CPU or memory values anew: a resize changes one after the other. Throws Busy when more memory is in use than it now may have. */
+  updatePodCgroup(pod: AgentPod, resource: 'cpu' | 'memory', signal: AbortSignal): Promise<void>;
   /** Kills what is left in the pod's cgroups and removes them, in whichever QoS class; absence is success. */
   removePodCgroup(podUid: string, signal: AbortSignal): Promise<void>;
   /** UIDs of all pods that have a cgroup, known or not. */
@@ -222,8 +222,11 @@ export function startResources(options: ResourcesOptions): Resources {
       return cgroup;
     },
 
-    async updatePodCgroup(pod, signal) {
-      if (config.cgroupsPerQos) await cgroups.set(pathOf(podCgroup(tree, pod)), podCgroupValues(pod, policy), signal);
+    async updatePodCgroup(pod, resource, signal) {
+      if (!config.cgroupsPerQos) return;
+      const { cpuShares, cpuQuotaUs, cpuPeriodUs, memoryLimitBytes } = podCgroupValues(pod, policy);
+      const values = resource === 'cpu' ? { cpuShares, cpuQuotaUs, cpuPeriodUs } : { memoryLimitBytes };
+      await cgroups.set(pathOf(podCgroup(tree, pod)), values, signal);
     },
 
     async removePodCgroup(podUid, signal) {

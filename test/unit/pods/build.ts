@@ -74,6 +74,8 @@ export const idleWork: PodWork = {
   unmounted: false,
   cgroupRemoved: false,
   sandboxFailure: undefined,
+  resizeFailure: undefined,
+  podSize: { cpuRequest: 0, cpuLimit: 0, memoryLimit: 0 },
   images: new Map(),
   failures: new Map(),
   crashes: new Map(),

@@ -7,10 +7,9 @@ import { systemClock } from '../../../agent/base/clock.ts';
 import { AgentError } from '../../../agent/base/errors.ts';
 import { silentLog } from '../../../agent/base/log.ts';
 import { Table } from '../../../agent/base/table.ts';
-import type { ApplyDeps } from '../../../agent/pods/apply.ts';
 import type { Ending } from '../../../agent/pods/lifecycle.ts';
 import type { RuntimePod } from '../../../agent/pods/observed.ts';
-import { type PodSpecRow, startPods } from '../../../agent/pods/worker.ts';
+import { type PodSpecRow, type PodsOptions, startPods } from '../../../agent/pods/worker.ts';
 import { instance, runtimePod, sandbox } from './build.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'orphans-'));
@@ -30,7 +29,8 @@ function unwanted(found: RuntimePod | undefined, leftOnDisk: readonly { uid: str
   const never = (): never => {
     throw new AgentError('Internal', 'nothing of this pod is to be started');
   };
-  const apply: ApplyDeps = {
+  const nothing = { get: () => undefined, set: () => undefined, delete: () => undefined, prune: () => undefined };
+  const apply: PodsOptions['apply'] = {
     cri: {
       runPodSandbox: never,
       createContainer: never,
@@ -48,6 +48,9 @@ function unwanted(found: RuntimePod | undefined, leftOnDisk: readonly { uid: str
         if (pod !== undefined) runtime.set('u1', { ...pod, containers: pod.containers.map((c) => ({ ...c, state: 'exited' as const })) });
       },
       removeContainer: note('removeContainer'),
+      updateContainerResources: never,
+      updatePodSandboxResources: never,
+      containerStats: never,
     },
     clock: systemClock,
     recordEvent: () => undefined,
@@ -55,6 +58,10 @@ function unwanted(found: RuntimePod | undefined, leftOnDisk: readonly { uid: str
     containerLogsDir: join(folder, 'links'),
     podDir: (uid) => join(folder, uid),
     ensureCgroup: never,
+    updateCgroup: never,
+    memoryUsage: never,
+    containerResources: never,
+    podResources: never,
     removeCgroup: note('removeCgroup'),
     mountVolumes: never,
     unmountVolumes: note('unmountVolumes'),
@@ -73,6 +80,10 @@ function unwanted(found: RuntimePod | undefined, leftOnDisk: readonly { uid: str
     verdicts: new Table('verdicts'),
     endings: new Table<Ending>('endings'),
     observe: async () => undefined,
+    admitted: new Table('admitted'),
+    allocated: nothing,
+    actuated: nothing,
+    swaps: () => false,
     apply,
     admit: () => undefined,
     preempt: () => undefined,

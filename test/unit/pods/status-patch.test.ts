@@ -20,10 +20,20 @@ test('the patch is bound to the UID, replaces addresses, and leaves others’ co
   const patch = statusPatch(pod(), status);
   assert.equal(patch.metadata.uid, 'u1');
   assert.deepEqual(patch.status.podIPs, [{ ip: '10.0.0.5' }, { $patch: 'replace' }]);
+  const conditions = patch.status.conditions as { type: string; $patch?: string }[];
   assert.deepEqual(
-    (patch.status.conditions as { type: string }[]).map((c) => c.type),
+    conditions.filter((c) => c.$patch === undefined).map((c) => c.type),
     ['Ready'],
   );
+});
+
+test('a condition of ours that has gone is deleted, once', () => {
+  const resizing = { type: 'PodResizeInProgress', status: 'True' };
+  const shown = pod({}, {}, { ...status, conditions: [...(status.conditions ?? []), resizing] });
+  const patch = statusPatch(shown, status);
+  assert.ok((patch.status.conditions as object[]).some((c) => 'type' in c && c.type === resizing.type && '$patch' in c));
+  assert.equal(alreadyShown(shown, patch), false);
+  assert.equal(alreadyShown(pod({}, {}, status), patch), true);
 });
 
 test('fields that are gone are removed', () => {
