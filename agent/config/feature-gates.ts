@@ -278,6 +278,11 @@ function featureGate(name: string): FeatureGate | undefined {
   };
 }
 
+/** The gates that a node agent's own code asks for: those that docs/compatibility.md tells of. */
+export function nodeFeatureGates(): string[] {
+  return Object.keys(facts).filter((name) => featureGate(name)?.node === true);
+}
+
 /** True when the gate is on under these settings. */
 export function gateEnabled(gates: Readonly<Record<string, boolean>>, name: FeatureGateName): boolean {
   const set = Object.hasOwn(gates, name) ? gates[name] : undefined;
