@@ -236,7 +236,9 @@ export function startPods(options: PodsOptions): Pods {
     const older = row.source === 'api' ? undefined : predecessor(row.pod);
     if (older !== undefined) return undefined;
     const remembered = options.remembered(uid);
-    const pod = row.pod.status?.phase === undefined && remembered !== undefined ? { ...row.pod, status: remembered } : row.pod;
+    // A manifest's pod always comes as Pending; what the API tells is newer than what we remember.
+    const untold = row.source !== 'api' || row.pod.status?.phase === undefined;
+    const pod = untold && remembered !== undefined ? { ...row.pod, status: remembered } : row.pod;
     const isNew = runtime.get(uid) === undefined && !isTerminalPhase(pod.status?.phase) && row.pod.metadata.deletionTimestamp === undefined;
     // What it was given before a restart of the agent it keeps, whatever its spec has come to ask for.
     const admission = isNew ? admissionOf(uid, resizing.allocatedPod(row.pod)) : undefined;
