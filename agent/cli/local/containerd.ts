@@ -2,13 +2,13 @@ import { readFileSync, statfsSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Clock } from '../../base/clock.ts';
-import { AgentError, messageOf } from '../../base/errors.ts';
+import { AgentError, hasCode, messageOf } from '../../base/errors.ts';
 import { silentLog } from '../../base/log.ts';
 import { connectCri } from '../../drivers/cri/client.ts';
 import { pauseImage } from './example-images.ts';
 import type { Programs } from './packages.ts';
 import { standalone } from './paths.ts';
-import { isAlive, startDaemon, type Tracked, tailOf } from './process.ts';
+import { isAlive, startDaemon, stopProcess, type Tracked, tailOf } from './process.ts';
 import { toolPath } from './tool.ts';
 
 export interface ContainerdSettings {
@@ -88,6 +88,7 @@ const overlayMagic = 0x794c7630;
 const capSysResource = 24n;
 
 const startDeadlineMs = 30_000;
+const stopGraceMs = 10_000;
 const pollMs = 50;
 
 /** Starts our containerd and resolves when pods could start in it. Throws AgentError with the end of its log. */
@@ -118,25 +119,47 @@ export async function startContainerd(
     cgroupProcs,
     env: { PATH: `${dirname(programs.containerd)}:${toolPath}` },
   });
+  try {
+    await untilReady(socket, tracked, clock, signal);
+    return tracked;
+  } catch (error) {
+    using deadline = clock.deadline(new AbortController().signal, startDeadlineMs);
+    await stopProcess(tracked, stopGraceMs, clock, deadline.signal);
+    throw error;
+  }
+}
+
+async function untilReady(socket: string, tracked: Tracked, clock: Clock, signal: AbortSignal): Promise<void> {
   await using cri = connectCri({ endpoint: `unix://${socket}`, clock, log: silentLog });
   const giveUpAt = clock.mono() + startDeadlineMs;
   for (;;) {
     let trouble: string;
+    let hopeless = !isAlive(tracked) || clock.mono() > giveUpAt;
     try {
       using deadline = clock.deadline(signal, 5000);
       const { status } = await cri.status({ verbose: false }, deadline.signal);
       const bad = status?.conditions?.find((condition) => condition.status !== true);
-      if (bad === undefined) return tracked;
+      if (bad === undefined) return;
       trouble = `${bad.type ?? ''}: ${bad.message ?? bad.reason ?? ''}`;
     } catch (error) {
       if (signal.aborted) throw error;
       trouble = messageOf(error);
+      // It serves, and has no CRI: the plugin has failed to load.
+      hopeless ||= hasCode(error, 'Unimplemented');
     }
-    if (!isAlive(tracked) || clock.mono() > giveUpAt)
-      throw new AgentError(
-        'Unavailable',
-        `containerd did not come up: ${trouble}\nThe end of ${standalone.containerdLog}:\n${tailOf(standalone.containerdLog)}`,
-      );
+    if (hopeless) throw new AgentError('Unavailable', whyNotUp(trouble, tailOf(standalone.containerdLog, 200)));
     await clock.sleep(pollMs, signal);
   }
+}
+
+/** The reason that containerd's log gives for a start that failed, with what to do where that is known. */
+export function whyNotUp(trouble: string, log: string): string {
+  const lines = log.split('\n');
+  const told = lines.findLast((line) =>
+    /failed to load plugin io\.containerd\.(grpc|cri)\S*\.(cri|images|runtime)"?.* error=|level=fatal/.test(line),
+  );
+  const reason = /error="(.*?)"(?: |$)/.exec(told ?? '')?.[1] ?? told;
+  if (/fsnotify|inotify/.test(reason ?? '') && /too many open files/.test(reason ?? ''))
+    return 'containerd did not come up: this machine has no inotify instances left; allow more (sysctl -w fs.inotify.max_user_instances=1024) and run keelson up again';
+  return `containerd did not come up: ${reason ?? trouble}\nThe end of ${standalone.containerdLog}:\n${lines.slice(-10).join('\n')}`;
 }

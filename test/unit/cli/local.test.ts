@@ -7,7 +7,7 @@ import { test } from 'node:test';
 import { hasCode } from '../../../agent/base/errors.ts';
 import { parseExecArguments } from '../../../agent/cli/exec.ts';
 import { parsePodName } from '../../../agent/cli/local/client.ts';
-import { containerdConfig } from '../../../agent/cli/local/containerd.ts';
+import { containerdConfig, whyNotUp } from '../../../agent/cli/local/containerd.ts';
 import { describeStatus, formatTook, isSettled, isStuck, shortName, stateOf, stepWords } from '../../../agent/cli/local/describe.ts';
 import { exitCodeOf } from '../../../agent/cli/local/exec-stream.ts';
 import { chooseSubnet } from '../../../agent/cli/local/network.ts';
@@ -212,6 +212,17 @@ test('containerd 1 and 2 are told where everything is in their own words', () =>
   assert.match(two, /^version = 3$/m);
   assert.match(two, /^sandbox = "pause:1"$/m);
   assert.match(two, /^bin_dirs = \["\/usr\/lib\/cni"\]$/m);
+});
+
+test('why containerd did not come up is in its log', () => {
+  const failed = (error: string): string =>
+    `time="2026" level=info msg=a\ntime="2026" level=warning msg="failed to load plugin io.containerd.grpc.v1.cri" error="${error}"\ntime="2026" level=info msg=b`;
+  assert.match(whyNotUp('Unimplemented', failed('no such thing')), /^containerd did not come up: no such thing\n/);
+  assert.match(
+    whyNotUp('Unimplemented', failed('failed to create fsnotify watcher: too many open files')),
+    /sysctl -w fs\.inotify\.max_user_instances=1024/,
+  );
+  assert.match(whyNotUp('Unavailable: no socket', '(no log)'), /^containerd did not come up: Unavailable: no socket\n/);
 });
 
 test("the standalone agent's configuration is one that the agent takes", async () => {
