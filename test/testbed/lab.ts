@@ -159,6 +159,7 @@ const bringUp = async (name: string, options: LabOptions): Promise<LabRecord> =>
   step(
     `starting lab ${name}: ${count} node${count === 1 ? '' : 's'}, agent ${agent}, ${runtimeKind} ${runtime.version}, kube-proxy ${lab.proxyMode}`,
   );
+  allowInotify();
   await makeNetwork(name, count);
   await makeCertificates(lab, binaries.kubeadm);
   step('namespaces, certificates');
@@ -300,6 +301,13 @@ const noteMountPoints = (lab: LabRecord): void => {
   writeFileSync(mountPointNote, JSON.stringify([...made]));
 };
 
+/** Every containerd, agent and watching container takes instances; the kernel's 128 for root are soon used up by a few nodes on one machine. */
+const allowInotify = (): void => {
+  const setting = '/proc/sys/fs/inotify/max_user_instances';
+  const wanted = 8192;
+  if (Number(readFileSync(setting, 'utf8')) < wanted) writeFileSync(setting, String(wanted));
+};
+
 /** Only when no lab is left: removing a folder also removes what other mount namespaces have mounted over it. */
 const removeMountPoints = (): void => {
   if (!existsSync(mountPointNote)) return;
@@ -333,6 +341,16 @@ const exclusively = <T>(name: string, work: (lab: LabRecord) => Promise<T>): Pro
 export const restartAgent = (name: string, options: RestartOptions = {}): Promise<void> =>
   exclusively(name, async (lab) => {
     for (const node of nodesFor(lab, options.node)) await restart(lab, `${node.id}/agent`, options.signal);
+  });
+
+/** Ends the agents and starts the other one on the same nodes, over what the first left: containers, folders, certificates. */
+export const switchAgent = (name: string, agent: AgentKind): Promise<void> =>
+  exclusively(name, async (lab) => {
+    lab.agent = agent;
+    for (const node of lab.nodes) {
+      await endComponent(lab, `${node.id}/agent`);
+      await startComponent(lab, `${node.id}/agent`, { ...(await agentCommand(lab, node)), place: { node: node.id } });
+    }
   });
 
 /** Ends the upstream kube-proxies and starts them again. */
