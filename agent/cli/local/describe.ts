@@ -67,7 +67,7 @@ export function isStuck(local: LocalPod): boolean {
 }
 
 /** Rows as columns, two spaces apart. */
-export function table(rows: readonly (readonly string[])[]): string {
+function table(rows: readonly (readonly string[])[]): string {
   const widths = rows.reduce<number[]>((found, row) => row.map((cell, i) => Math.max(found[i] ?? 0, cell.length)), []);
   return rows
     .map((row) =>

@@ -7,11 +7,11 @@ import { type TarEntry, writeTar } from './tar.ts';
 import { runTool } from './tool.ts';
 
 /** The images of the examples and of the sandboxes: made on this machine, so that no registry is needed. */
-export const exampleImage = 'keelson.local/example:1';
+const exampleImage = 'keelson.local/example:1';
 export const pauseImage = 'keelson.local/pause:1';
 
 /** busybox as one static file, from Debian's package, which is unpacked and not installed. Cached; resolves to its path. */
-export async function ensureBusybox(signal: AbortSignal): Promise<string> {
+async function ensureBusybox(signal: AbortSignal): Promise<string> {
   const cache = join(process.env.KEELSON_CACHE ?? '/var/cache/keelson', 'standalone');
   const file = join(cache, `busybox-${process.arch}`);
   if (existsSync(file)) return file;
@@ -48,7 +48,7 @@ const page = `<!doctype html>
 `;
 
 /** An archive for `ctr images import` with both images. `applets` are the commands that busybox brings. */
-export async function writeExampleImages(busybox: string, signal: AbortSignal): Promise<Buffer> {
+async function writeExampleImages(busybox: string, signal: AbortSignal): Promise<Buffer> {
   const binary = await readFile(busybox);
   const applets = (await runTool([busybox, '--list-full'], signal)).split('\n').filter((path) => /^[\w/[\].+-]+$/.test(path));
   const base: TarEntry[] = [

@@ -60,7 +60,7 @@ export function createProgress(out: Output, clock: Clock): Progress {
 }
 
 /** The pods with their steps, as they stand: one line a pod, one a step. */
-export function podBlock(status: LocalStatus): string[] {
+function podBlock(status: LocalStatus): string[] {
   const lines: string[] = [];
   for (const local of status.pods) {
     const { pod, activity } = local;

@@ -139,7 +139,13 @@ function perform(w: World, action: PodAction): void {
         const crashes = new Map(w.work.crashes);
         crashes.set(
           action.container,
-          advanceBackoff({ initialMs: 10_000, maxMs: 300_000 }, crashes.get(action.container), instance(action.container).hash, action.previousEnd, w.wall),
+          advanceBackoff(
+            { initialMs: 10_000, maxMs: 300_000 },
+            crashes.get(action.container),
+            instance(action.container).hash,
+            action.previousEnd,
+            w.wall,
+          ),
         );
         w.work.crashes = crashes;
       }

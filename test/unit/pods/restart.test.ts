@@ -39,6 +39,9 @@ for (const [name, c, restartPolicy, exitCode, restarts] of table) {
 }
 
 test('the first matching rule counts', () => {
-  const c = container('a', { restartPolicy: 'Never', restartPolicyRules: [...rules('In', [1], 'RestartAllContainers'), ...rules('In', [1])] });
+  const c = container('a', {
+    restartPolicy: 'Never',
+    restartPolicyRules: [...rules('In', [1], 'RestartAllContainers'), ...rules('In', [1])],
+  });
   assert.equal(matchingRestartAction(c, 1), 'RestartAllContainers');
 });
