@@ -135,7 +135,7 @@ export async function applyAction(
         const [config, handler] = await Promise.all([deps.sandboxConfig(pod, action.attempt, signal), deps.runtimeHandler(pod, signal)]);
         await cri.runPodSandbox({ config, runtime_handler: handler }, signal);
       } catch (error) {
-        recordEvent(pod, 'Warning', 'FailedCreatePodSandBox', `Failed to create pod sandbox: ${messageOf(error)}`);
+        if (!signal.aborted) recordEvent(pod, 'Warning', 'FailedCreatePodSandBox', `Failed to create pod sandbox: ${messageOf(error)}`);
         throw error;
       }
       return done;
