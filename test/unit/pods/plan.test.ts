@@ -42,6 +42,59 @@ const cases: Case[] = [
     actions: ['createSandbox#0'],
   },
   { name: 'everything is good: do nothing', input: { runtime: runtimePod([sandbox()], [instance('a')]) }, actions: [] },
+  {
+    name: 'given more: its cgroups are resized',
+    input: {
+      pod: pod({ containers: [container('a', { resources: { requests: { cpu: '2' } } })] }),
+      actuated: { containers: { a: { requests: { cpu: '1' } } }, pod: undefined },
+      work: { podSize: { cpuRequest: 1000, cpuLimit: 0, memoryLimit: 0 } },
+      runtime: runtimePod([sandbox()], [instance('a')]),
+    },
+    actions: ['resizePod'],
+  },
+  {
+    name: 'given more, by its policy with a restart: stopped first',
+    input: {
+      pod: pod({
+        containers: [
+          container('a', {
+            resources: { requests: { cpu: '2' } },
+            resizePolicy: [{ resourceName: 'cpu', restartPolicy: 'RestartContainer' }],
+          }),
+        ],
+      }),
+      actuated: { containers: { a: { requests: { cpu: '1' } } }, pod: undefined },
+      work: { podSize: { cpuRequest: 1000, cpuLimit: 0, memoryLimit: 0 } },
+      runtime: runtimePod([sandbox()], [instance('a')]),
+    },
+    actions: ['stop a 30'],
+  },
+  {
+    name: 'a container is not started before the pod’s cgroup has its size',
+    input: {
+      pod: pod({ containers: [container('a', { resources: { requests: { cpu: '2' } } })] }),
+      work: { ...have('a'), podSize: { cpuRequest: 1000, cpuLimit: 0, memoryLimit: 0 } },
+    },
+    actions: ['resizePod'],
+  },
+  {
+    name: 'a resize that fails keeps nothing from starting, and is tried again',
+    input: {
+      pod: pod({ containers: [container('a', { resources: { requests: { cpu: '2' } } })] }),
+      work: {
+        ...have('a'),
+        podSize: { cpuRequest: 1000, cpuLimit: 0, memoryLimit: 0 },
+        resizeFailure: { reason: 'ResizeError', message: 'in use', retryAt: now.mono + 500 },
+      },
+    },
+    actions: ['start a#0'],
+    wakeInMs: 500,
+  },
+  {
+    name: 'after a restart of the agent the pod’s cgroup is told its size again',
+    input: { runtime: runtimePod([sandbox()], [instance('a')]), work: { podSize: undefined } },
+    actions: ['resizePod'],
+  },
   { name: 'image there: start', input: { work: have('a') }, actions: ['start a#0'] },
   { name: 'volumes not mounted: no start', input: { work: { ...have('a'), mounted: false } }, actions: ['mountVolumes'] },
   { name: 'one start at a time', input: { work: { ...have('a', 'b'), inFlight: new Map([['start:b', 1]]) } }, actions: [] },
