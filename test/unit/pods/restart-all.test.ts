@@ -73,7 +73,7 @@ test('when all are gone the init containers start anew, counted on', () => {
 test('one that asks for it again and again backs off', () => {
   const again = pod({ containers: [container('source', rules)] });
   const resets = new Map([['source', { attempt: 2, endedAt: now.wall - 1000 }]]);
-  const crashes = new Map([['source', { delayMs: 10_000, updatedAt: now.wall - 5000, hash: instance('a').hash }]]);
+  const crashes = new Map([['source', { delayMs: 10_000, updatedAt: now.wall - 5000, hash: instance('source').hash }]]);
   const result = plan({ pod: again, work: { resets, crashes } });
   assert.deepEqual(brief(result), []);
   assert.equal(result.wakeAt, now.mono + 9000);
