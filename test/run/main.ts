@@ -7,6 +7,7 @@ import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { cgroupProcs, makeCgroup, processesIn, removeCgroup } from '../testbed/cgroups.ts';
 import { stopLab } from '../testbed/lab.ts';
+import { labNames } from '../testbed/record.ts';
 import { addSums, nothing, type Outcome, parseSum, readLines, type Sum, sumOf, sumText } from './outcomes.ts';
 
 const repository = resolve(import.meta.dirname, '../..');
@@ -250,6 +251,13 @@ async function sweep(): Promise<string[]> {
     await removeCgroup(`/${name}`);
     await new Promise<void>((done) => spawn('ip', ['netns', 'del', name], { stdio: 'inherit' }).on('close', () => done()));
     strays.push(`network namespace ${name}`);
+  }
+  // So are the labs of tests, which are in cgroups of their own.
+  for (const name of labNames()) {
+    const pid = /^[a-z]+-(\d+)$/.exec(name)?.[1];
+    if (pid === undefined || existsSync(`/proc/${pid}`)) continue;
+    await stopLab(name);
+    strays.push(`lab ${name}`);
   }
   return strays;
 }
