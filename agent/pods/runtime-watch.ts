@@ -32,6 +32,8 @@ export interface RuntimeWatchOptions {
   readonly auditIntervalMs: number;
   /** Between relists while there is no event stream, ms. */
   readonly relistIntervalMs: number;
+  /** Told of each complete look: how long it took, ms, and when it ended, on mono. */
+  readonly relisted?: ((tookMs: number, endedAt: number) => void) | undefined;
 }
 
 /** The observer of the runtime. */
@@ -112,6 +114,7 @@ export function watchRuntime(options: RuntimeWatchOptions): RuntimeWatch {
     if (failures.length > 0) throw failures[0];
     lastRelist = clock.mono();
     lastRelistTookMs = lastRelist - startedAt;
+    options.relisted?.(lastRelistTookMs, lastRelist);
     table.markSynced();
   }
 

@@ -20,8 +20,8 @@ export interface StatusWriterOptions {
   readonly patchStatus: (pod: AgentPod, patch: StatusPatch, signal: AbortSignal) => Promise<AgentPod>;
   /** DELETE with no grace, bound to the UID. */
   readonly deletePod: (pod: AgentPod, signal: AbortSignal) => Promise<void>;
-  /** Told when the API has taken a status, ms after it was worked out. */
-  readonly written?: (uid: string) => void;
+  /** Told when the API shows a pod's newest status: because it was patched, or because it did so already. */
+  readonly shown?: (uid: string, patched: boolean) => void;
 }
 
 /**
@@ -65,11 +65,12 @@ export function startStatusWriter(options: StatusWriterOptions): AsyncDisposable
     const last = sent.get(uid)?.pod.metadata.uid === target.metadata.uid ? sent.get(uid) : undefined;
     let shown = last?.text === text ? last.pod : undefined;
     if (shown === undefined && last === undefined && alreadyShown(target, patch)) shown = target;
+    const patched = shown === undefined;
     if (shown === undefined) {
       shown = await options.patchStatus(target, patch, signal);
       sent.set(uid, { text, pod: shown });
-      options.written?.(uid);
     }
+    options.shown?.(uid, patched);
     // A mirror's deletion ends nothing, and is no answer to the pod's end either.
     if (isStatic) return;
     const deleting = row.pod.metadata.deletionTimestamp ?? shown.metadata.deletionTimestamp;

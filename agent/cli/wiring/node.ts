@@ -49,16 +49,18 @@ import { podCgroupValues } from '../../resources/pod-values.ts';
 import { startResources } from '../../resources/worker.ts';
 import { createEventTrail } from '../../server/event-trail.ts';
 import { startLocalServer } from '../../server/local.ts';
-import { createMetrics } from '../../server/metrics.ts';
+import { metricsContentType } from '../../server/metrics.ts';
 import { startServer } from '../../server/server.ts';
 import { startVolumes } from '../../volumes/worker.ts';
 import { localSocket } from '../local/paths.ts';
 import { ensureNodeCredentials, prepareClientRotation, startServingCertificate } from '../node-identity.ts';
 import { downwardValue } from './downward.ts';
 import { createNodeImages } from './images.ts';
+import { createNodeMetrics } from './metrics.ts';
 import { createNodeView } from './node-view.ts';
 import { createPodApply } from './pod-apply.ts';
 import { createPodObjects } from './pod-objects.ts';
+import { createResourcePage } from './resource-metrics.ts';
 import { serverSettings } from './settings.ts';
 import { startStaticSources } from './static-sources.ts';
 import { openUserNamespaces } from './user-namespaces.ts';
@@ -101,7 +103,8 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
 
   await mkdir(config.rootDir, { recursive: true, mode: 0o750 });
   await mkdir(kc.podLogsDir, { recursive: true, mode: 0o755 });
-  const cri = stack.use(
+  const metrics = createNodeMetrics(nodeName, 'v1.36.1', clock);
+  const plainCri = stack.use(
     connectCri({
       endpoint: kc.containerRuntimeEndpoint,
       imageEndpoint: kc.imageServiceEndpoint || undefined,
@@ -110,6 +113,7 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
       requestTimeoutMs: kc.runtimeRequestTimeout,
     }),
   );
+  const cri = metrics.instrument(plainCri);
   const [plainCgroups, machine, appArmor, cgroupDriver, runtimeName] = await Promise.all([
     openCgroups(clock),
     readMachine(config.rootDir),
@@ -136,6 +140,7 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
   const recordEvent = (pod: AgentPod, type: 'Normal' | 'Warning', reason: string, message: string, fieldPath?: string): void => {
     log.info({ pod: `${pod.metadata.namespace}/${pod.metadata.name}`, type, reason, fieldPath, detail: message }, 'event');
     trail.record(pod.metadata.uid, type, reason, message);
+    if (reason === 'Started') metrics.started(fieldPath);
     cluster?.recorder.event(pod, type, reason, message, fieldPath);
   };
   const nodeEvent = (type: 'Normal' | 'Warning', reason: string, message: string): void => {
@@ -149,7 +154,9 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
 
   // The runtime: seen before anything is decided.
   const runtime = new Table<RuntimePod>('runtime');
-  const runtimeWatch = stack.use(watchRuntime({ cri, clock, log, table: runtime, signal, auditIntervalMs, relistIntervalMs }));
+  const runtimeWatch = stack.use(
+    watchRuntime({ cri, clock, log, table: runtime, signal, auditIntervalMs, relistIntervalMs, relisted: metrics.relisted }),
+  );
 
   // Declared so that the scheduler places pods that need them here (KEP-5328): only what this agent really does.
   const nodeConfig = nodeSettings(config, {
@@ -277,6 +284,7 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
       execSync: (request, s) => cri.execSync(request, s),
       expand: expandAll,
       event: recordEvent,
+      observe: metrics.probes.observe,
       journal: verdictJournal,
     }),
   );
@@ -367,11 +375,13 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
       statusJournal.delete(uid);
       trail.forget(uid);
       mirrorWork?.gone(uid);
+      metrics.forgetPod(uid);
     },
     leftovers: async () => leftovers(volumes.listPodsOnDisk(), await resources.listPodCgroups(), await podLogFolders(kc.podLogsDir)),
   };
   let mirrorWork: Mirrors | undefined;
   const pods = stack.use(startPods(podsOptions));
+  stack.use(metrics.watch({ specs, runtime, pods, mirrors: cluster?.mirrors }));
   stack.use(
     startLogRotation({
       clock,
@@ -432,6 +442,7 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
         signal,
         statuses: pods.statuses,
         mirrors,
+        shown: metrics.statusShown,
         patchStatus: (pod, patch, s) =>
           client.patch<AgentPod>(
             pathOf('v1', 'pods', pod.metadata.namespace, pod.metadata.name, 'status'),
@@ -524,7 +535,17 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
             },
           },
         ],
-        metrics: createMetrics(),
+        metrics: metrics.registry,
+        pages: {
+          '/metrics/probes': async () => ({ contentType: metricsContentType, body: metrics.probePage.text() }),
+          '/metrics/resource': createResourcePage({
+            log,
+            wall: clock.wall,
+            runtime,
+            listContainerStats: cri.listContainerStats,
+            listPodSandboxStats: cri.listPodSandboxStats,
+          }),
+        },
       }),
     );
   }

@@ -1,0 +1,308 @@
+import { readdirSync } from 'node:fs';
+import process from 'node:process';
+import type { Clock } from '../../base/clock.ts';
+import type { ReadonlyTable } from '../../base/table.ts';
+import type { CriClient } from '../../drivers/cri/client.ts';
+import { type AgentPod, isStaticPod } from '../../model/pod.ts';
+import type { RuntimePod } from '../../pods/observed.ts';
+import type { PodSpecRow, Pods } from '../../pods/worker.ts';
+import { createMetrics, exponentialBuckets, type MetricsRegistry } from '../../server/metrics.ts';
+import { type ProbeMetrics, registerProbeMetrics, registerProcessMetrics, registerRunningMetrics } from '../../server/own-metrics.ts';
+
+/** Metrics under the kubelet's names (pkg/kubelet/metrics), and the ears that hear what they count. */
+export interface NodeMetrics {
+  /** `/metrics`. */
+  readonly registry: MetricsRegistry;
+  /** `/metrics/probes`. */
+  readonly probePage: MetricsRegistry;
+  readonly probes: ProbeMetrics;
+  /** The same runtime, its calls counted and timed. */
+  instrument(cri: CriClient): CriClient;
+  /** A complete look at the runtime has ended, ms. */
+  relisted(tookMs: number, endedAtMono: number): void;
+  /** A container has started; `fieldPath` as in events. */
+  started(fieldPath: string | undefined): void;
+  /** The API shows a pod's newest status. */
+  statusShown(uid: string, patched: boolean): void;
+  /** Follows these tables from now on. */
+  watch(tables: WatchedTables): Disposable;
+  forgetPod(uid: string): void;
+}
+
+export interface WatchedTables {
+  readonly specs: ReadonlyTable<PodSpecRow>;
+  readonly runtime: ReadonlyTable<RuntimePod>;
+  readonly pods: Pods;
+  readonly mirrors: ReadonlyTable<AgentPod> | undefined;
+}
+
+// Method → operation_type (pkg/kubelet/kuberuntime/instrumented_services.go).
+const operations: Readonly<Record<string, string>> = {
+  version: 'version',
+  status: 'status',
+  createContainer: 'create_container',
+  startContainer: 'start_container',
+  stopContainer: 'stop_container',
+  removeContainer: 'remove_container',
+  listContainers: 'list_containers',
+  containerStatus: 'container_status',
+  updateContainerResources: 'update_container',
+  reopenContainerLog: 'reopen_container_log',
+  execSync: 'exec_sync',
+  exec: 'exec',
+  attach: 'attach',
+  runPodSandbox: 'run_podsandbox',
+  stopPodSandbox: 'stop_podsandbox',
+  removePodSandbox: 'remove_podsandbox',
+  podSandboxStatus: 'podsandbox_status',
+  listPodSandbox: 'list_podsandbox',
+  containerStats: 'container_stats',
+  listContainerStats: 'list_container_stats',
+  podSandboxStats: 'podsandbox_stats',
+  listPodSandboxStats: 'list_podsandbox_stats',
+  portForward: 'port_forward',
+  updatePodSandboxResources: 'update_podsandbox_resources',
+  updateRuntimeConfig: 'update_runtime_config',
+  listImages: 'list_images',
+  imageStatus: 'image_status',
+  pullImage: 'pull_image',
+  removeImage: 'remove_image',
+  imageFsInfo: 'image_fs_info',
+  checkpointContainer: 'checkpoint_container',
+  runtimeConfig: 'runtime_config',
+};
+
+const podStartBuckets = [0.5, 1, 2, 3, 4, 5, 6, 8, 10, 20, 30, 45, 60, 120, 180, 240, 300, 360, 480, 600, 900, 1200, 1800, 2700, 3600];
+const statusSyncBuckets = [0.01, 0.05, 0.1, 0.5, 1, 5, 10, 20, 30, 45, 60];
+
+/** Registers everything; `version` is the Kubernetes release whose API is spoken, such as `v1.36.1`. */
+export function createNodeMetrics(nodeName: string, version: string, clock: Clock): NodeMetrics {
+  const registry = createMetrics();
+  const probePage = createMetrics();
+  const probes = registerProbeMetrics(probePage);
+  const startedAt = clock.wall() - process.uptime() * 1000;
+  registerProcessMetrics(registry, startedAt, () => {
+    const { user, system } = process.cpuUsage();
+    return { cpuSeconds: (user + system) / 1e6, residentBytes: process.memoryUsage.rss() };
+  });
+  registry.collect({ name: 'process_open_fds', help: 'Number of open file descriptors.', type: 'gauge' }, () => [
+    // One of them is the folder that is being read.
+    { value: readdirSync('/proc/self/fd').length - 1 },
+  ]);
+  const [, major = '', minor = ''] = /^v(\d+)\.(\d+)/.exec(version) ?? [];
+  registry
+    .gauge({
+      name: 'kubernetes_build_info',
+      help: "A metric with a constant '1' value labeled by major, minor, git version, git commit, git tree state, build date, Go version, and compiler from which Kubernetes was built, and platform on which it is running.",
+      labels: ['major', 'minor', 'git_version', 'git_commit', 'git_tree_state', 'build_date', 'go_version', 'compiler', 'platform'],
+    })
+    .set(1, [major, minor, version, '', '', '', '', '', `linux/${process.arch === 'x64' ? 'amd64' : process.arch}`]);
+  registry.gauge({ name: 'kubelet_node_name', help: "The node's name. The count is always 1.", labels: ['node'] }).set(1, [nodeName]);
+
+  const operationLabels = ['operation_type'];
+  const calls = registry.counter({
+    name: 'kubelet_runtime_operations_total',
+    help: 'Cumulative number of runtime operations by operation type.',
+    labels: operationLabels,
+  });
+  const callErrors = registry.counter({
+    name: 'kubelet_runtime_operations_errors_total',
+    help: 'Cumulative number of runtime operation errors by operation type.',
+    labels: operationLabels,
+  });
+  const callSeconds = registry.histogram({
+    name: 'kubelet_runtime_operations_duration_seconds',
+    help: 'Duration in seconds of runtime operations. Broken down by operation type.',
+    labels: operationLabels,
+    buckets: exponentialBuckets(0.005, 2.5, 14),
+  });
+  const podsStarted = registry.counter({ name: 'kubelet_started_pods_total', help: 'Cumulative number of pods started' });
+  podsStarted.inc([], 0);
+  const containersStarted = registry.counter({
+    name: 'kubelet_started_containers_total',
+    help: 'Cumulative number of containers started',
+    labels: ['container_type'],
+  });
+  const relistSeconds = registry.histogram({
+    name: 'kubelet_pleg_relist_duration_seconds',
+    help: 'Duration in seconds for relisting pods in PLEG.',
+  });
+  const relistInterval = registry.histogram({
+    name: 'kubelet_pleg_relist_interval_seconds',
+    help: 'Interval in seconds between relisting in PLEG.',
+  });
+  const relistSeen = registry.gauge({
+    name: 'kubelet_pleg_last_seen_seconds',
+    help: 'Timestamp in seconds when PLEG was last seen active.',
+  });
+  const statusSync = registry.histogram({
+    name: 'kubelet_pod_status_sync_duration_seconds',
+    help: 'Duration in seconds to sync a pod status update. Measures time from detection of a change to pod status until the API is successfully updated for that pod, even if multiple intevening changes to pod status occur.',
+    buckets: statusSyncBuckets,
+  });
+  const podStart = registry.histogram({
+    name: 'kubelet_pod_start_duration_seconds',
+    help: 'Duration in seconds from kubelet seeing a pod for the first time to the pod starting to run',
+    buckets: podStartBuckets,
+  });
+  const podStartSli = registry.histogram({
+    name: 'kubelet_pod_start_sli_duration_seconds',
+    help: 'Duration in seconds to start a pod, excluding time to pull images and run init containers, measured from pod creation timestamp to when all its containers are reported as started and observed via watch',
+    buckets: podStartBuckets,
+  });
+  const podStartTotal = registry.histogram({
+    name: 'kubelet_pod_start_total_duration_seconds',
+    help: 'Duration in seconds to start a pod since creation, including time to pull images and run init containers, measured from pod creation timestamp to when all its containers are reported as started and observed via watch',
+    buckets: podStartBuckets,
+  });
+
+  let lastRelist: number | undefined;
+  // By UID, mono: since when a status waits to be shown; when a pod that had not started was first seen.
+  const unshown = new Map<string, number>();
+  const starting = new Map<string, number>();
+
+  return {
+    registry,
+    probePage,
+    probes,
+    instrument(cri) {
+      const timed = Object.entries(cri).flatMap(([name, call]: [string, (request: object, signal: AbortSignal) => Promise<unknown>]) => {
+        const operation = operations[name];
+        if (operation === undefined) return [];
+        const labels = [operation];
+        const counted = async (request: object, signal: AbortSignal): Promise<unknown> => {
+          const from = clock.mono();
+          calls.inc(labels);
+          try {
+            const response = await call(request, signal);
+            if (name === 'runPodSandbox') podsStarted.inc();
+            return response;
+          } catch (error) {
+            callErrors.inc(labels);
+            throw error;
+          } finally {
+            callSeconds.observe((clock.mono() - from) / 1000, labels);
+          }
+        };
+        return [[name, counted] as const];
+      });
+      return { ...cri, ...Object.fromEntries(timed) };
+    },
+    relisted(tookMs, endedAtMono) {
+      const began = endedAtMono - tookMs;
+      relistSeconds.observe(tookMs / 1000);
+      if (lastRelist !== undefined) relistInterval.observe((began - lastRelist) / 1000);
+      lastRelist = began;
+      relistSeen.set((clock.wall() - tookMs) / 1000);
+    },
+    started(fieldPath) {
+      const list = /^spec\.(\w+)\{/.exec(fieldPath ?? '')?.[1];
+      const type = list === 'initContainers' ? 'init_container' : list === 'ephemeralContainers' ? 'ephemeral_container' : 'container';
+      containersStarted.inc([type]);
+    },
+    statusShown(uid, patched) {
+      const since = unshown.get(uid);
+      unshown.delete(uid);
+      if (patched && since !== undefined) statusSync.observe((clock.mono() - since) / 1000);
+    },
+    watch({ specs, runtime, pods, mirrors }) {
+      registerRunningMetrics(registry, () => runtime.values());
+      const counted = (name: string, help: string, counts: (uid: string) => boolean): void =>
+        registry.collect({ name, help, labels: ['static'], type: 'gauge' }, () => {
+          let plain = 0;
+          let fixed = 0;
+          for (const [uid, { pod }] of specs.entries()) {
+            if (!counts(uid)) continue;
+            if (isStaticPod(pod)) fixed++;
+            else plain++;
+          }
+          return [
+            { labels: [''], value: plain },
+            { labels: ['true'], value: fixed },
+          ];
+        });
+      counted(
+        'kubelet_desired_pods',
+        'The number of pods the kubelet is being instructed to run. static is true if the pod is not from the apiserver.',
+        () => true,
+      );
+      counted(
+        'kubelet_active_pods',
+        'The number of pods the kubelet considers active and which are being considered when admitting new pods. static is true if the pod is not from the apiserver.',
+        (uid) => {
+          const lifecycle = pods.activity(uid)?.lifecycle;
+          return lifecycle !== undefined && lifecycle !== 'terminated';
+        },
+      );
+      if (mirrors !== undefined) {
+        registry.collect(
+          {
+            name: 'kubelet_mirror_pods',
+            help: 'The number of mirror pods the kubelet will try to create (one per admitted static pod)',
+            type: 'gauge',
+          },
+          () => [{ value: mirrors.size }],
+        );
+      }
+      const noteNew = (uid: string): void => {
+        const pod = specs.get(uid)?.pod;
+        if (pod !== undefined && pods.statuses.get(uid) === undefined && pod.status?.startTime === undefined && !starting.has(uid))
+          starting.set(uid, clock.mono());
+      };
+      const noteRunning = (uid: string): void => {
+        const seenAt = starting.get(uid);
+        const row = pods.statuses.get(uid);
+        if (seenAt === undefined || row === undefined) return;
+        const { phase, containerStatuses = [] } = row.status;
+        if (phase === 'Pending' || !containerStatuses.every((s) => s.state?.running !== undefined || s.state?.terminated !== undefined))
+          return;
+        starting.delete(uid);
+        if (phase !== 'Running') return;
+        podStart.observe((clock.mono() - seenAt) / 1000);
+        const created = row.pod.metadata.creationTimestamp;
+        if (created === undefined) return;
+        const total = clock.wall() - Date.parse(created);
+        podStartTotal.observe(total / 1000);
+        podStartSli.observe(Math.max(0, total - excludedMs(row.pod, row.status, pods.activity(uid)?.steps ?? [])) / 1000);
+      };
+      const stack = new DisposableStack();
+      stack.use(specs.subscribe(noteNew));
+      for (const uid of specs.keys()) noteNew(uid);
+      stack.use(
+        pods.statuses.subscribe((uid) => {
+          noteRunning(uid);
+          if (!pods.statuses.has(uid)) unshown.delete(uid);
+          else if (!unshown.has(uid)) unshown.set(uid, clock.mono());
+        }),
+      );
+      return stack;
+    },
+    forgetPod(uid) {
+      probes.forgetPod(uid);
+      unshown.delete(uid);
+      starting.delete(uid);
+    },
+  };
+}
+
+/** How long pulls and init containers took, overlaps counted once, ms. */
+function excludedMs(
+  pod: AgentPod,
+  status: NonNullable<AgentPod['status']>,
+  steps: readonly { step: string; startedAt: number; tookMs: number }[],
+): number {
+  const spans = steps.filter(({ step }) => step.startsWith('pullImage ')).map((s) => [s.startedAt, s.startedAt + s.tookMs] as const);
+  const sidecars = new Set((pod.spec.initContainers ?? []).filter((c) => c.restartPolicy === 'Always').map((c) => c.name));
+  for (const { name, state } of status.initContainerStatuses ?? []) {
+    const { startedAt, finishedAt } = state?.terminated ?? {};
+    if (!sidecars.has(name) && startedAt !== undefined && finishedAt !== undefined)
+      spans.push([Date.parse(startedAt), Date.parse(finishedAt)]);
+  }
+  let sum = 0;
+  let until = Number.NEGATIVE_INFINITY;
+  for (const [from, to] of spans.sort((a, b) => a[0] - b[0])) {
+    sum += Math.max(0, to - Math.max(from, until));
+    until = Math.max(until, to);
+  }
+  return sum;
+}
