@@ -48,7 +48,7 @@ ensure_modules() {
   (
     flock 9 || die "cannot lock $REPO/.npm-ci.lock"
     cmp -s "$REPO/package-lock.json" "$modules_stamp" 2>/dev/null && exit 0
-    cd "$REPO" && npm ci --silent --no-audit --no-fund --ignore-scripts >&2 || die "npm ci failed (see above)"
+    cd "$REPO" && npm ci --loglevel=error --no-audit --no-fund --ignore-scripts >&2 || die "npm ci failed (see above)"
     cp "$REPO/package-lock.json" "$modules_stamp"
   ) 9>"$REPO/.npm-ci.lock" || exit 1
 }
