@@ -6,7 +6,7 @@ import type { Log } from '../base/log.ts';
 import { type Loop, startLoop } from '../base/loop.ts';
 import { type ReadonlyTable, Table } from '../base/table.ts';
 import type { Container, PodStatus } from '../model/generated/api.ts';
-import { type AgentPod, containersOf, isStaticPod, isTerminalPhase, type PodSource, podFullName } from '../model/pod.ts';
+import { type AgentPod, containersOf, isTerminalPhase, type PodSource, podFullName } from '../model/pod.ts';
 import type { Preemption } from './admission.ts';
 import { heldPod, podSize, resizeOf } from './allocation.ts';
 import { type ActionResult, type ApplyDeps, applyAction, fieldPathOf } from './apply.ts';
@@ -233,8 +233,7 @@ export function startPods(options: PodsOptions): Pods {
     }
     // Whether it already runs here decides about admission.
     if (!runtime.synced) return undefined;
-    const older = row.source === 'api' ? undefined : predecessor(row.pod);
-    if (older !== undefined) return undefined;
+    if (row.source !== 'api' && hasPredecessor(row.pod)) return undefined;
     const remembered = options.remembered(uid);
     // A manifest's pod always comes as Pending; what the API tells is newer than what we remember.
     const untold = row.source !== 'api' || row.pod.status?.phase === undefined;
@@ -302,13 +301,15 @@ export function startPods(options: PodsOptions): Pods {
     return machine;
   }
 
-  /** An older static pod of the same full name, which must end first. */
-  function predecessor(pod: AgentPod): Machine | undefined {
-    const name = podFullName(pod);
-    for (const machine of machines.values()) {
-      if (machine.source !== 'api' && machine.pod.metadata.uid !== pod.metadata.uid && podFullName(machine.pod) === name) return machine;
-    }
-    return undefined;
+  /**
+   * True while something of an older static pod of this full name is still here. After a restart of the agent the older one is an orphan, and at first
+   * perhaps only in the runtime's table.
+   */
+  function hasPredecessor(pod: AgentPod): boolean {
+    const { name, namespace, uid } = pod.metadata;
+    const same = (other: { name: string; namespace: string; uid: string }): boolean =>
+      other.uid !== uid && other.name === name && other.namespace === namespace && specs.get(other.uid)?.source !== 'api';
+    return [...machines.values()].some((machine) => same(machine.pod.metadata)) || [...runtime.values()].some(same);
   }
 
   function activePods(except: string): AgentPod[] {
@@ -592,8 +593,8 @@ export function startPods(options: PodsOptions): Pods {
     loop.forget(uid);
     resizing.forget(uid);
     options.forgotten(uid);
-    if (machine === undefined || !isStaticPod(machine.pod)) return;
-    // Whoever waited for this static pod's end may come in now.
+    if (machine === undefined) return;
+    // A static pod that waited for this one's end may come in now.
     const name = podFullName(machine.pod);
     for (const [other, row] of specs.entries()) if (podFullName(row.pod) === name) loop.enqueue(other);
   }
