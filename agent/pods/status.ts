@@ -26,6 +26,8 @@ export interface StatusInput {
   readonly runtime: RuntimePod | undefined;
   readonly runtimeName: string;
   readonly lifecycle: PodLifecycle;
+  /** The pod was refused at admission: there is nothing to say of its containers. */
+  readonly rejected?: boolean | undefined;
   readonly volumesMounted: boolean;
   /** By container: why it does not start, in the words of status (CrashLoopBackOff, ErrImagePull, …). */
   readonly waiting: ReadonlyMap<string, { readonly reason: string; readonly message: string }>;
@@ -108,9 +110,13 @@ export function computeStatus(input: StatusInput): PodStatus {
     ...ipFields,
     startTime: previous.startTime ?? pod.status?.startTime ?? now,
     qosClass: pod.status?.qosClass ?? computeQosClass(pod),
-    initContainerStatuses: initStatuses.length > 0 ? initStatuses : undefined,
-    containerStatuses: appStatuses,
-    ephemeralContainerStatuses: ephemeralStatuses.length > 0 ? ephemeralStatuses : undefined,
+    ...(input.rejected === true && previous.containerStatuses === undefined
+      ? {}
+      : {
+          initContainerStatuses: initStatuses.length > 0 ? initStatuses : undefined,
+          containerStatuses: appStatuses,
+          ephemeralContainerStatuses: ephemeralStatuses.length > 0 ? ephemeralStatuses : undefined,
+        }),
     observedGeneration: pod.metadata.generation,
     allocatedResources: podRequests(pod),
     resources: podResourcesStatus(input, phase),

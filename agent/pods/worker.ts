@@ -534,6 +534,7 @@ export function startPods(options: PodsOptions): Pods {
       runtime: observed,
       runtimeName: options.runtimeName,
       lifecycle: machine.lifecycle,
+      rejected: machine.rejection !== undefined,
       // A container in the present sandbox is proof that the volumes are there: an agent that has just started has not mounted them itself.
       volumesMounted:
         (work.mounted && !work.unmounted) || observed?.containers.some((c) => c.sandboxId === observed.sandboxes[0]?.id) === true,
@@ -562,7 +563,10 @@ export function startPods(options: PodsOptions): Pods {
   ): Map<string, { reason: string; message: string }> {
     const { work, pod } = machine;
     const reasons = new Map<string, { reason: string; message: string }>();
-    for (const [name, { reason, message }] of work.failures) reasons.set(name, { reason, message });
+    for (const [name, { reason, message }] of work.failures) {
+      // That the sandbox cannot be made is told by an event; a container waits to be created all the same.
+      if (reason !== 'FailedCreatePodSandBox') reasons.set(name, { reason, message });
+    }
     for (const [name, crash] of work.crashes) {
       const latest = latestContainer(observed, name);
       const endedAt = latest === undefined ? work.resets.get(name)?.endedAt : latest.state === 'exited' ? latest.finishedAt : undefined;

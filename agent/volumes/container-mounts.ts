@@ -48,7 +48,8 @@ export function plannedMounts(pod: AgentPod, container: Container, settings: Mou
       base,
       subPath: subPathOf(mount, settings),
       containerPath: mount.mountPath.startsWith('/') ? mount.mountPath : `/${mount.mountPath}`,
-      readOnly: mount.readOnly === true || holdsApiData(plugin),
+      // Images are mounted for reading only: runtimes refuse them otherwise.
+      readOnly: mount.readOnly === true || holdsApiData(plugin) || volume.image !== undefined,
       recursiveReadOnly: recursiveReadOnly(mount, settings.recursiveReadOnlySupported),
       propagation: propagationOf(mount),
       selinuxRelabel: plugin !== undefined,
