@@ -24,12 +24,16 @@ export interface MirrorsOptions {
   readonly get: (namespace: string, name: string, signal: AbortSignal) => Promise<AgentPod>;
   /** Without grace, bound to the UID. */
   readonly delete: (pod: AgentPod, signal: AbortSignal) => Promise<unknown>;
+  /** Calls `listener` whenever the API server answers again after it did not. */
+  readonly onReachable: (listener: () => void) => Disposable;
 }
 
 export interface Mirrors extends AsyncDisposable {
   /** Says that nothing of a pod is left here any more. */
   gone(uid: string): void;
 }
+
+const awayRetryMs = 10_000;
 
 /** Keeps one mirror on the API for each static pod. Local pods never wait for it: without an API server it simply has no success yet. */
 export function startMirrors(options: MirrorsOptions): Mirrors {
@@ -55,7 +59,13 @@ export function startMirrors(options: MirrorsOptions): Mirrors {
         isHere: options.isHere,
         node: node?.metadata.uid === undefined ? undefined : { name: options.nodeName, uid: node.metadata.uid },
       });
-      for (const action of plan) await carryOut(action, signal);
+      try {
+        for (const action of plan) await carryOut(action, signal);
+      } catch (error) {
+        // Away: its return brings us here again, and this is for what the return did not tell.
+        if (hasCode(error, 'Unavailable')) return options.clock.mono() + awayRetryMs;
+        throw error;
+      }
       return undefined;
     },
   });
@@ -129,6 +139,7 @@ export function startMirrors(options: MirrorsOptions): Mirrors {
       everyone();
     }),
   );
+  stack.use(options.onReachable(everyone));
   stack.use(specs.onSynced(everyone));
   stack.use(mirrors.onSynced(everyone));
   const subscriptions = stack.move();

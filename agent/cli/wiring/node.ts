@@ -433,6 +433,7 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
         create: (pod, s) => client.create(pathOf('v1', 'pods', pod.metadata.namespace), pod, s),
         get: (namespace, name, s) => client.get<AgentPod>(pathOf('v1', 'pods', namespace, name), s),
         delete: deletePod,
+        onReachable: client.onReachable,
       }),
     );
     stack.use(

@@ -107,6 +107,7 @@ function bed() {
   const calls: string[] = [];
   let serial = 0;
   let down = false;
+  let reachable = (): void => undefined;
   const worker = startMirrors({
     clock: { ...systemClock, after: () => ({ [Symbol.dispose]: () => undefined }) },
     log: silentLog,
@@ -121,6 +122,10 @@ function bed() {
       calls.push('create');
       if (api.has(pod.metadata.name)) throw new AgentError('AlreadyExists', 'taken');
       api.set(pod.metadata.name, { ...pod, metadata: { ...pod.metadata, uid: `m${++serial}` } });
+    },
+    onReachable: (listener) => {
+      reachable = listener;
+      return { [Symbol.dispose]: () => undefined };
     },
     get: async (_, name) => {
       calls.push('get');
@@ -147,6 +152,7 @@ function bed() {
     settle,
     setDown: (value: boolean) => {
       down = value;
+      if (!down) reachable();
     },
     told: () => mirrors.replace([...api.values()].map((m) => [m.metadata.uid, m])),
   };
@@ -209,7 +215,7 @@ describe('mirrors', () => {
     await b.worker[Symbol.asyncDispose]();
   });
 
-  test('without an API server nothing is lost', async () => {
+  test('an API server that was away is told as soon as it is back', async () => {
     const b = bed();
     b.setDown(true);
     b.nodes.set('n1', registered);
@@ -217,8 +223,8 @@ describe('mirrors', () => {
     b.specs.markSynced();
     b.mirrors.markSynced();
     await b.settle();
+    assert.equal(b.api.size, 0);
     b.setDown(false);
-    b.specs.set('a', { pod: staticPod('a'), source: 'file' });
     await b.settle();
     assert.equal(b.api.size, 1);
     await b.worker[Symbol.asyncDispose]();

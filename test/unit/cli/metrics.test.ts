@@ -1,0 +1,179 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { systemClock } from '../../../agent/base/clock.ts';
+import { AgentError } from '../../../agent/base/errors.ts';
+import { silentLog } from '../../../agent/base/log.ts';
+import { Table } from '../../../agent/base/table.ts';
+import { createNodeMetrics } from '../../../agent/cli/wiring/metrics.ts';
+import { createResourcePage, resourceMetricsText } from '../../../agent/cli/wiring/resource-metrics.ts';
+import type { CriClient } from '../../../agent/drivers/cri/client.ts';
+import type { RuntimePod } from '../../../agent/pods/observed.ts';
+import type { PodActivity, PodSpecRow, PodStatusRow } from '../../../agent/pods/worker.ts';
+import { instance, pod, sandbox } from '../pods/build.ts';
+
+const signal = new AbortController().signal;
+
+/** Samples by series, of text whose every line has the form of the exposition format. */
+function parse(text: string): Map<string, number> {
+  const samples = new Map<string, number>();
+  const types = new Map<string, string>();
+  for (const line of text.split('\n').slice(0, -1)) {
+    const type = /^# TYPE (\w+) (counter|gauge|histogram)$/.exec(line);
+    if (type !== null) {
+      assert.ok(!types.has(type[1]!), `${type[1]} is there twice`);
+      types.set(type[1]!, type[2]!);
+      continue;
+    }
+    if (line.startsWith('# HELP ')) continue;
+    const sample = /^((\w+)(?:\{(?:\w+="(?:[^"\\]|\\.)*",?)*\})?) (\S+)(?: \d+)?$/.exec(line);
+    assert.ok(sample !== null, line);
+    const [, series = '', name = '', value] = sample;
+    const family = types.has(name) ? name : name.replace(/_(bucket|sum|count)$/, '');
+    assert.ok(types.has(family), `${name} has no type`);
+    assert.ok(!samples.has(series), `${series} is there twice`);
+    samples.set(series, Number(value));
+  }
+  return samples;
+}
+
+describe('node metrics', () => {
+  const clockAt = (state: { now: number }) => ({ ...systemClock, mono: () => state.now, wall: () => 1_800_000_000_000 + state.now });
+
+  test('calls of the runtime are counted and timed, and stay what they are', async () => {
+    const state = { now: 0 };
+    const metrics = createNodeMetrics('n1', 'v1.36.1', clockAt(state));
+    const cri = metrics.instrument({
+      version: async () => {
+        state.now += 30;
+        return { runtime_name: 'fake' };
+      },
+      runPodSandbox: async () => ({ pod_sandbox_id: 's' }),
+      startContainer: async () => {
+        throw new AgentError('NotFound', 'no such container');
+      },
+      containerEvents: 'untouched',
+    } as unknown as CriClient);
+    assert.deepEqual(await cri.version({}, signal), { runtime_name: 'fake' });
+    await cri.runPodSandbox({}, signal);
+    await assert.rejects(cri.startContainer({ container_id: 'c' }, signal), /no such container/);
+    assert.equal(cri.containerEvents as unknown, 'untouched');
+    const samples = parse(metrics.registry.text());
+    assert.equal(samples.get('kubelet_runtime_operations_total{operation_type="version"}'), 1);
+    assert.equal(samples.get('kubelet_runtime_operations_duration_seconds_sum{operation_type="version"}'), 0.03);
+    assert.equal(samples.get('kubelet_runtime_operations_errors_total{operation_type="start_container"}'), 1);
+    assert.equal(samples.get('kubelet_runtime_operations_errors_total{operation_type="version"}'), undefined);
+    assert.equal(samples.get('kubelet_started_pods_total'), 1);
+    assert.equal(samples.get('kubelet_node_name{node="n1"}'), 1);
+    assert.ok((samples.get('process_open_fds') ?? 0) > 2);
+  });
+
+  test('a pod from the first sight to running; its status from the change to the API', () => {
+    const state = { now: 1000 };
+    const metrics = createNodeMetrics('n1', 'v1.36.1', clockAt(state));
+    const specs = new Table<PodSpecRow>('specs');
+    const statuses = new Table<PodStatusRow>('statuses');
+    const created = new Date(1_800_000_000_000).toISOString();
+    const web = pod({}, { creationTimestamp: created });
+    // Two pulls at once from 1 to 3 s.
+    const steps = [
+      { step: 'pullImage a', startedAt: 1_800_000_001_000, tookMs: 2000 },
+      { step: 'pullImage b', startedAt: 1_800_000_001_500, tookMs: 500 },
+    ];
+    const activity = (): PodActivity => ({ lifecycle: 'syncing', waiting: [], inFlight: [], steps });
+    const pods = { statuses, activity, poke: () => undefined, [Symbol.asyncDispose]: async () => undefined };
+    using _watch = metrics.watch({ specs, runtime: new Table<RuntimePod>('runtime'), pods: pods as never, mirrors: undefined });
+    const show = (phase: string, running: boolean): void =>
+      statuses.set('u1', {
+        pod: web,
+        cleanedUp: false,
+        status: {
+          phase,
+          containerStatuses: [
+            { name: 'a', image: '', imageID: '', ready: false, restartCount: 0, state: running ? { running: {} } : { waiting: {} } },
+          ],
+        },
+      });
+    specs.set('u1', { pod: web, source: 'api' });
+    show('Pending', false);
+    state.now = 1200;
+    metrics.statusShown('u1', true);
+    state.now = 6000;
+    show('Running', true);
+    metrics.statusShown('u1', false);
+    const samples = parse(metrics.registry.text());
+    assert.equal(samples.get('kubelet_pod_start_duration_seconds_sum'), 5);
+    assert.equal(samples.get('kubelet_pod_start_total_duration_seconds_sum'), 6);
+    assert.equal(samples.get('kubelet_pod_start_sli_duration_seconds_sum'), 4);
+    assert.equal(samples.get('kubelet_pod_status_sync_duration_seconds_sum'), 0.2);
+    assert.equal(samples.get('kubelet_pod_status_sync_duration_seconds_count'), 1);
+    assert.equal(samples.get('kubelet_desired_pods{static=""}'), 1);
+    assert.equal(samples.get('kubelet_active_pods{static="true"}'), 0);
+  });
+
+  test('relists: how long, how far apart, when', () => {
+    const state = { now: 0 };
+    const metrics = createNodeMetrics('n1', 'v1.36.1', clockAt(state));
+    metrics.relisted(50, 50);
+    metrics.relisted(30, 10_030);
+    const samples = parse(metrics.registry.text());
+    assert.equal(samples.get('kubelet_pleg_relist_duration_seconds_count'), 2);
+    assert.equal(samples.get('kubelet_pleg_relist_interval_seconds_sum'), 10);
+  });
+});
+
+describe('/metrics/resource', () => {
+  const procStat = 'cpu  1000 20 300 4000 50 6 7 8 9 10\ncpu0 1 2 3\n';
+  const meminfo =
+    'MemTotal:    1000 kB\nMemFree:     300 kB\nInactive:    250 kB\nInactive(file):  200 kB\nSwapTotal:  100 kB\nSwapFree:    40 kB\n';
+  const running = (id: string, createdAt: number) => instance('a', { id, createdAt, startedAt: 1_800_000_000_500 });
+  const runtimePod: RuntimePod = {
+    uid: 'u1',
+    name: 'web',
+    namespace: 'default',
+    sandboxes: [sandbox()],
+    containers: [running('new', 2), instance('a', { id: 'old', state: 'exited' })],
+  };
+  const cpu = { timestamp: 1_800_000_001_000_000_000, usage_core_nano_seconds: { value: 2_500_000_000 } };
+  const memory = { timestamp: 1_800_000_001_000_000_000, working_set_bytes: { value: 4096 } };
+
+  test('node, pods, and of each container the present instance', () => {
+    const text = resourceMetricsText({
+      pods: [runtimePod],
+      containers: [
+        { attributes: { id: 'new' }, cpu, memory },
+        { attributes: { id: 'old' }, cpu, memory },
+      ],
+      sandboxes: [{ attributes: { id: 's0' }, linux: { cpu, memory } }],
+      procStat,
+      meminfo,
+      readAt: 1_800_000_001_500,
+    });
+    assert.deepEqual(Object.fromEntries(parse(text)), {
+      'container_cpu_usage_seconds_total{container="a",pod="web",namespace="default"}': 2.5,
+      'container_memory_working_set_bytes{container="a",pod="web",namespace="default"}': 4096,
+      'container_start_time_seconds{container="a",pod="web",namespace="default"}': 1_800_000_000.5,
+      node_cpu_usage_seconds_total: 13.33,
+      node_memory_working_set_bytes: 500 * 1024,
+      node_swap_usage_bytes: 60 * 1024,
+      'pod_cpu_usage_seconds_total{pod="web",namespace="default"}': 2.5,
+      'pod_memory_working_set_bytes{pod="web",namespace="default"}': 4096,
+      resource_scrape_error: 0,
+    });
+    assert.match(text, /^node_cpu_usage_seconds_total 13.33 1800000001500$/m);
+    assert.match(text, /^pod_cpu_usage_seconds_total\{[^}]*\} 2.5 1800000001000$/m);
+  });
+
+  const page = (listPodSandboxStats: () => Promise<{ stats?: [] }>, listContainerStats = async () => ({ stats: [] })) =>
+    createResourcePage({ log: silentLog, wall: () => 0, runtime: new Table<RuntimePod>('r'), listContainerStats, listPodSandboxStats });
+  const failing = (code: string) => async () => Promise.reject(new AgentError(code, 'no'));
+
+  test('a runtime without statistics of sandboxes', async () => {
+    const { body } = await page(failing('Unimplemented'))(new URLSearchParams(), signal);
+    assert.equal(parse(body).get('resource_scrape_error'), 0);
+  });
+
+  test('a runtime that fails', async () => {
+    const { body } = await page(failing('Unavailable'))(new URLSearchParams(), signal);
+    assert.deepEqual([...parse(body)], [['resource_scrape_error', 1]]);
+  });
+});
