@@ -143,7 +143,10 @@ async function waitForSame(before: Inventory, look: () => Promise<Inventory>): P
   let left: readonly string[] = [];
   const until = performance.now() + 60_000;
   do {
-    left = compareInventories(before, await look());
+    // keelson came in between: its journal tells of CoreDNS, which runs on, and its QoS cgroups are there in hierarchies where kubelet makes none.
+    left = compareInventories(before, await look()).filter(
+      (line) => !line.includes('/kubelet/keelson') && !line.endsWith('/kubepods/besteffort'),
+    );
     if (left.length > 0) await run('sleep', ['1']);
   } while (left.length > 0 && performance.now() < until);
   return left;
