@@ -7,6 +7,7 @@ import { nextLifecycle, type PodLifecycle } from '../../../agent/pods/lifecycle.
 import { latestContainer, type RuntimeContainer, type RuntimePod } from '../../../agent/pods/observed.ts';
 import { isCleanedUp, type PodAction, type PodWork, planPod } from '../../../agent/pods/plan.ts';
 import { advanceBackoff } from '../../../agent/pods/restart.ts';
+import { isRestartingAll } from '../../../agent/pods/restart-all.ts';
 import { computeStatus } from '../../../agent/pods/status.ts';
 import { container, idleWork, instance, pod, sandbox, now as start } from './build.ts';
 
@@ -24,7 +25,7 @@ interface World {
   startsAfterEnd: number;
 }
 
-const exitCodes = fc.array(fc.constantFrom(0, 1, 137), { minLength: 1, maxLength: 4 });
+const exitCodes = fc.array(fc.constantFrom(0, 1, 137, 42), { minLength: 1, maxLength: 4 });
 const policy = fc.constantFrom('Always', 'OnFailure', 'Never');
 
 interface Script {
@@ -32,6 +33,8 @@ interface Script {
   inits: { sidecar: boolean; codes: number[] }[];
   apps: { codes: number[] }[];
   deleteAt: number;
+  /** The first app container's exit code 42 restarts all. */
+  restartAll: boolean;
 }
 
 const script: fc.Arbitrary<Script> = fc.record({
@@ -39,6 +42,7 @@ const script: fc.Arbitrary<Script> = fc.record({
   inits: fc.array(fc.record({ sidecar: fc.boolean(), codes: exitCodes }), { maxLength: 3 }),
   apps: fc.array(fc.record({ codes: exitCodes }), { minLength: 1, maxLength: 3 }),
   deleteAt: fc.integer({ min: 0, max: 60 }),
+  restartAll: fc.boolean(),
 });
 
 const remains: fc.Arbitrary<
@@ -63,7 +67,11 @@ function world(
   found: { ready: boolean; states: { name: number; state: RuntimeContainer['state']; exitCode: number }[] } | undefined,
 ): World {
   const inits: Container[] = s.inits.map(({ sidecar }, i) => container(`i${i}`, sidecar ? { restartPolicy: 'Always' } : {}));
-  const apps = s.apps.map((_, i) => container(`a${i}`));
+  const rules = {
+    restartPolicy: s.restartPolicy,
+    restartPolicyRules: [{ action: 'RestartAllContainers', exitCodes: { operator: 'In', values: [42] } }],
+  };
+  const apps = s.apps.map((_, i) => container(`a${i}`, s.restartAll && i === 0 ? rules : {}));
   const p = pod({ restartPolicy: s.restartPolicy, initContainers: inits, containers: apps });
   const containers = (found?.states ?? []).flatMap(({ name, state, exitCode }, i) =>
     name < apps.length ? [instance(`a${name}`, { id: `old${i}`, state, exitCode, createdAt: start.wall - 50_000 + i })] : [],
@@ -157,6 +165,7 @@ function perform(w: World, action: PodAction): void {
         startedAt: w.wall,
       });
       w.runtime = { ...w.runtime, containers: [made, ...w.runtime.containers] };
+      w.work.resets = new Map([...w.work.resets].filter(([name]) => name !== action.container));
       break;
     }
     case 'preStop':
@@ -167,6 +176,13 @@ function perform(w: World, action: PodAction): void {
     case 'removeContainer':
       w.runtime = { ...w.runtime, containers: w.runtime.containers.filter((c) => c.id !== action.id) };
       break;
+    case 'resetContainer': {
+      w.runtime = { ...w.runtime, containers: w.runtime.containers.filter((c) => c.id !== action.id) };
+      const known = w.work.resets.get(action.container);
+      const attempt = Math.max(known?.attempt ?? 0, action.restartCount + 1);
+      w.work.resets = new Map([...w.work.resets, [action.container, { attempt, endedAt: action.sourceEnd ?? known?.endedAt }]]);
+      break;
+    }
     case 'purge':
       w.runtime = { ...w.runtime, containers: [], sandboxes: [] };
       break;
@@ -185,6 +201,9 @@ function step(w: World): PodAction[] {
     runtime: w.runtime,
     published: w.pod.status?.containerStatuses ?? [],
     busy: false,
+    restartingAll:
+      isRestartingAll(w.pod, w.runtime) ||
+      w.pod.status?.conditions?.some((c) => c.type === 'AllContainersRestarting' && c.status === 'True') === true,
     now,
   });
   const plan = planPod({
