@@ -66,6 +66,8 @@ export function watchRuntime(options: RuntimeWatchOptions): RuntimeWatch {
 
   // By pod UID: the sequence number of the newest observation begun that has been written.
   const written = new Map<string, number>();
+  // By pod UID: from which observation on what is known of running containers may be outdated, until one has been written that looked at them.
+  const outdated = new Map<string, number>();
   let sequence = 0;
   let lastRelist: number | undefined;
   let lastRelistTookMs: number | undefined;
@@ -110,7 +112,11 @@ export function watchRuntime(options: RuntimeWatchOptions): RuntimeWatch {
       }),
     );
     for (const uid of [...table.keys()]) if (!pods.has(uid)) write(uid, begun, undefined);
-    for (const uid of written.keys()) if (!pods.has(uid) && !table.has(uid)) written.delete(uid);
+    for (const uid of written.keys()) {
+      if (pods.has(uid) || table.has(uid)) continue;
+      written.delete(uid);
+      outdated.delete(uid);
+    }
     if (failures.length > 0) throw failures[0];
     lastRelist = clock.mono();
     lastRelistTookMs = lastRelist - startedAt;
@@ -124,9 +130,9 @@ export function watchRuntime(options: RuntimeWatchOptions): RuntimeWatch {
     sandboxes: readonly PodSandbox[],
     containers: readonly Container[],
     signal: AbortSignal,
-    afresh = false,
   ): Promise<RuntimePod> {
     const known = table.get(owner.uid);
+    const afresh = (written.get(owner.uid) ?? 0) < (outdated.get(owner.uid) ?? 0);
     const [seenSandboxes, seenContainers] = await Promise.all([
       Promise.all(
         sandboxes.map((s) =>
@@ -184,13 +190,14 @@ export function watchRuntime(options: RuntimeWatchOptions): RuntimeWatch {
 
   async function observe(uid: string, signal: AbortSignal, afresh = false): Promise<void> {
     const begun = ++sequence;
+    if (afresh) outdated.set(uid, begun);
     const filter = { label_selector: { 'io.kubernetes.pod.uid': uid } };
     const [{ items = [] }, { containers = [] }] = await Promise.all([
       cri.listPodSandbox({ filter }, signal),
       cri.listContainers({ filter }, signal),
     ]);
     const owner = ownerOf(items[0]?.labels ?? containers[0]?.labels);
-    write(uid, begun, owner === undefined ? undefined : await inspect(owner, items, containers, signal, afresh));
+    write(uid, begun, owner === undefined ? undefined : await inspect(owner, items, containers, signal));
   }
 
   async function relistLoop(): Promise<void> {

@@ -132,6 +132,7 @@ export function touchesRuntime(action: PodAction): boolean {
     case 'stopContainer':
     case 'removeContainer':
     case 'resetContainer':
+    case 'resizePod':
     case 'purge':
       return true;
     default:

@@ -330,9 +330,10 @@ export function startPods(options: PodsOptions): Pods {
     if (machine === undefined) return undefined;
     const desired = specs.get(uid)?.pod;
     if (desired !== undefined && machine.lifecycle.kind === 'syncing' && machine.rejection === undefined && specs.synced) {
+      const had = resizing.allocatedPod(desired);
       resizing.consider(desired);
       const given = resizing.allocatedPod(desired);
-      if (given !== desired) machine.pod = given;
+      if (given !== had) machine.pod = given;
     }
     const observed = seen(uid);
     const now = { wall: clock.wall(), mono: clock.mono() };
