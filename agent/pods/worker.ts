@@ -81,6 +81,8 @@ export interface PodsOptions {
   readonly admit: (pod: AgentPod, active: readonly AgentPod[]) => Rejection | Preemption | undefined;
   /** Wants a pod ended so that a critical one finds room: the writer of `endings` for preemption. */
   readonly preempt: (uid: string, ending: Ending) => void;
+  /** Has the Node read anew, so that `admit` sees it as it is: labels may have changed just before a pod that selects them came. Absent standalone. */
+  readonly refreshNode?: ((signal: AbortSignal) => Promise<void>) | undefined;
   readonly networkProblem: () => string | undefined;
   readonly hostIps: () => readonly string[];
   readonly runtimeName: string;
@@ -137,6 +139,8 @@ export function startPods(options: PodsOptions): Pods {
   const leftBehind = new Map<string, RuntimePod>();
   // By critical pod: those that are ending so that it finds room.
   const preempting = new Map<string, ReadonlySet<string>>();
+  // By pod that the Node's labels would keep away: whether the Node has been read anew for it.
+  const nodeAsked = new Map<string, 'asking' | 'answered'>();
   const resizing = createResizing({
     clock,
     recordEvent: options.apply.recordEvent,
@@ -225,6 +229,7 @@ export function startPods(options: PodsOptions): Pods {
     }
     if (row === undefined) {
       preempting.delete(uid);
+      nodeAsked.delete(uid);
       // Unknown is not unwanted: only complete lists make an orphan.
       if (!specs.synced || !runtime.synced) return undefined;
       const orphan = runtime.get(uid) ?? leftBehind.get(uid);
@@ -252,6 +257,23 @@ export function startPods(options: PodsOptions): Pods {
     return machine;
   }
 
+  /** True until the Node has been read anew for this pod: its refusal is for ever, and must not rest on labels that have just changed. */
+  function awaitsNode(uid: string): boolean {
+    if (options.refreshNode === undefined || nodeAsked.get(uid) === 'answered') return false;
+    if (nodeAsked.has(uid)) return true;
+    nodeAsked.set(uid, 'asking');
+    const asking = options
+      .refreshNode(options.signal)
+      .catch((error: unknown) => log.warn({ podUid: uid, err: messageOf(error) }, 'could not read the Node anew'))
+      .finally(() => {
+        underWay.delete(asking);
+        nodeAsked.set(uid, 'answered');
+        loop.enqueue(uid);
+      });
+    underWay.add(asking);
+    return true;
+  }
+
   /** Whether a pod that is new to the node may run; it waits while pods that are less important make room for it. */
   function admissionOf(uid: string, pod: AgentPod): Rejection | 'waiting' | undefined {
     for (const victim of preempting.get(uid) ?? []) {
@@ -259,6 +281,8 @@ export function startPods(options: PodsOptions): Pods {
       if (lifecycle !== undefined && lifecycle !== 'terminated') return 'waiting';
     }
     const answer = options.admit(pod, activePods(uid));
+    if (answer !== undefined && 'reason' in answer && answer.reason === 'NodeAffinity' && awaitsNode(uid)) return 'waiting';
+    nodeAsked.delete(uid);
     if (answer === undefined) return undefined;
     const name = `${pod.metadata.namespace}/${pod.metadata.name}`;
     if ('victims' in answer) {

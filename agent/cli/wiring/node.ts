@@ -336,6 +336,8 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     services: cluster?.services,
     runtimeClasses: cluster?.runtimeClasses,
   });
+  // The Node as it was read for an admission; the watch may be behind it, or ahead.
+  let readNode: AgentNode | undefined;
   const podsOptions: PodsOptions = {
     clock,
     log,
@@ -354,12 +356,17 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
       admitPod({
         pod,
         active,
-        node: node.node(),
+        node: newestNode(node.node(), readNode),
         allowedUnsafeSysctls: kc.allowedUnsafeSysctls,
         kernelVersion: machine.kernelVersion,
         appArmor,
       }),
     preempt: (uid, ending) => endings.set(uid, ending),
+    refreshNode:
+      cluster &&
+      (async (s) => {
+        readNode = await cluster.client.get<AgentNode>(pathOf('v1', 'nodes', undefined, nodeName), s);
+      }),
     networkProblem,
     hostIps,
     runtimeName,
@@ -572,6 +579,12 @@ function checkMachine(config: Config, cgroupVersion: 1 | 2, swapBytes: number): 
       'running with swap on is not supported, please disable swap (swapoff -a) or set failSwapOn: false in the KubeletConfiguration',
     );
   }
+}
+
+/** The later of two states of the Node. */
+function newestNode(watched: AgentNode | undefined, read: AgentNode | undefined): AgentNode | undefined {
+  const version = (one: AgentNode): number => Number(one.metadata.resourceVersion ?? '0');
+  return watched !== undefined && (read === undefined || version(watched) >= version(read)) ? watched : read;
 }
 
 /** What the relist's age says about the node, in kubelet's words. */

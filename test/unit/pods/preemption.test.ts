@@ -15,17 +15,9 @@ import { instance, pod, runtimePod, sandbox } from './build.ts';
 const folder = mkdtempSync(join(tmpdir(), 'preemption-'));
 after(() => rmSync(folder, { recursive: true }));
 
-test('a critical pod waits until what made room for it has ended, and is admitted then', { timeout: 5000 }, async () => {
-  const story: string[] = [];
-  const runtime = new Table<RuntimePod>('runtime');
-  runtime.set('u1', runtimePod([sandbox()], [instance('a')]));
-  runtime.markSynced();
-  const specs = new Table<PodSpecRow>('specs');
-  specs.set('u1', { pod: pod(), source: 'api' });
-  specs.set('u2', { pod: pod({ priority: 2_000_000_000 }, { uid: 'u2', name: 'critical' }), source: 'api' });
-  specs.markSynced();
-  const endings = new Table<Ending>('endings');
-  const admitted = Promise.withResolvers<void>();
+/** A pods worker whose runtime does as it is told; `story` tells what happens. */
+function world(story: string[], options: Pick<PodsOptions, 'specs' | 'admit'> & Partial<PodsOptions>, runtime: Table<RuntimePod>) {
+  const prepared = Promise.withResolvers<void>();
   const never = (): never => {
     throw new AgentError('Internal', 'not in this story');
   };
@@ -55,8 +47,8 @@ test('a critical pod waits until what made room for it has ended, and is admitte
     podDir: (uid) => join(folder, uid),
     ensureCgroup: async (p) => {
       if (p.metadata.uid !== 'u2') return;
-      story.push('critical prepared');
-      admitted.resolve();
+      story.push('u2 prepared');
+      prepared.resolve();
     },
     updateCgroup: never,
     memoryUsage: never,
@@ -72,25 +64,20 @@ test('a critical pod waits until what made room for it has ended, and is admitte
     containerConfig: never,
   };
   const controller = new AbortController();
-  await using pods = startPods({
+  const pods = startPods({
     clock: systemClock,
     log: silentLog,
     signal: controller.signal,
-    specs,
     runtime,
     verdicts: new Table('verdicts'),
-    endings,
+    endings: new Table<Ending>('endings'),
     observe: async () => undefined,
     admitted: new Table('admitted'),
     allocated: nothing,
     actuated: nothing,
     swaps: () => false,
     apply,
-    admit: (_, active) => {
-      const victims = active.filter((p) => p.metadata.uid === 'u1');
-      return victims.length > 0 ? { victims } : undefined;
-    },
-    preempt: (uid, ending) => endings.set(uid, ending),
+    preempt: () => undefined,
     networkProblem: () => 'none here',
     hostIps: () => [],
     runtimeName: 'containerd',
@@ -99,11 +86,37 @@ test('a critical pod waits until what made room for it has ended, and is admitte
     remember: () => undefined,
     forgotten: () => undefined,
     leftovers: async () => [],
+    ...options,
   });
-  await admitted.promise;
+  return {
+    statuses: pods.statuses,
+    prepared: prepared.promise,
+    async [Symbol.asyncDispose]() {
+      controller.abort(new Error('test over'));
+      await pods[Symbol.asyncDispose]();
+    },
+  };
+}
+
+test('a critical pod waits until what made room for it has ended, and is admitted then', { timeout: 5000 }, async () => {
+  const story: string[] = [];
+  const runtime = new Table<RuntimePod>('runtime');
+  runtime.set('u1', runtimePod([sandbox()], [instance('a')]));
+  runtime.markSynced();
+  const specs = new Table<PodSpecRow>('specs');
+  specs.set('u1', { pod: pod(), source: 'api' });
+  specs.set('u2', { pod: pod({ priority: 2_000_000_000 }, { uid: 'u2', name: 'critical' }), source: 'api' });
+  specs.markSynced();
+  const endings = new Table<Ending>('endings');
+  const admit: PodsOptions['admit'] = (_, active) => {
+    const victims = active.filter((p) => p.metadata.uid === 'u1');
+    return victims.length > 0 ? { victims } : undefined;
+  };
+  await using pods = world(story, { specs, admit, endings, preempt: (uid, ending) => endings.set(uid, ending) }, runtime);
+  await pods.prepared;
   assert.deepEqual(
     story.filter((line) => !line.startsWith('Normal') && !line.includes('FailedCreatePodSandBox')),
-    ['Warning Preempting: Preempted in order to admit critical pod', 'stop after 30 s', 'critical prepared'],
+    ['Warning Preempting: Preempted in order to admit critical pod', 'stop after 30 s', 'u2 prepared'],
   );
   const status = pods.statuses.get('u1')?.status;
   assert.equal(status?.reason, 'Preempting');
@@ -111,5 +124,22 @@ test('a critical pod waits until what made room for it has ended, and is admitte
   const condition = status?.conditions?.find((c) => c.type === 'DisruptionTarget');
   assert.equal(condition?.reason, 'TerminationByKubelet');
   assert.equal(condition?.message, 'Pod was preempted by Kubelet to accommodate a critical pod.');
-  controller.abort(new Error('test over'));
+});
+
+test('a pod that selects a label which the Node has had for a moment only is not refused', { timeout: 5000 }, async () => {
+  const story: string[] = [];
+  const runtime = new Table<RuntimePod>('runtime');
+  runtime.markSynced();
+  const specs = new Table<PodSpecRow>('specs');
+  specs.set('u2', { pod: pod({ nodeSelector: { disk: 'fast' } }, { uid: 'u2' }), source: 'api' });
+  specs.markSynced();
+  let labelled = false;
+  const refreshNode = async (): Promise<void> => {
+    story.push('Node read anew');
+    labelled = true;
+  };
+  const admit: PodsOptions['admit'] = () => (labelled ? undefined : { reason: 'NodeAffinity', message: 'no' });
+  await using pods = world(story, { specs, admit, refreshNode }, runtime);
+  await pods.prepared;
+  assert.deepEqual(story.slice(0, 2), ['Node read anew', 'u2 prepared']);
 });
