@@ -17,6 +17,8 @@ interface World {
   inSource: boolean;
   lifecycle: PodLifecycle;
   runtime: RuntimePod;
+  /** As it was when the plan was made. */
+  planned: RuntimePod;
   work: { -readonly [K in keyof PodWork]: PodWork[K] } & { images: Map<string, { attempt: number; imageRef: string }> };
   wall: number;
   mono: number;
@@ -77,11 +79,13 @@ function world(
     name < apps.length ? [instance(`a${name}`, { id: `old${i}`, state, exitCode, createdAt: start.wall - 50_000 + i })] : [],
   );
   const sandboxes = found === undefined ? [] : [sandbox({ ready: found.ready, ips: found.ready ? ['10.0.0.5'] : [] })];
+  const runtime: RuntimePod = { uid: 'u1', name: 'web', namespace: 'default', sandboxes, containers };
   return {
     pod: p,
     inSource: true,
     lifecycle: { kind: 'syncing' },
-    runtime: { uid: 'u1', name: 'web', namespace: 'default', sandboxes, containers },
+    runtime,
+    planned: runtime,
     work: { ...idleWork, prepared: false, mounted: false, images: new Map() },
     ...start,
     phases: [],
@@ -133,7 +137,7 @@ function perform(w: World, action: PodAction): void {
           const ran = w.runtime.containers.filter((c) => c.name === init.name);
           const sandboxId = w.runtime.sandboxes[0]?.id;
           const appRan = w.pod.spec.containers.some(
-            (c) => latestContainer(w.runtime, c.name)?.sandboxId === sandboxId || latestContainer(w.runtime, c.name)?.state === 'running',
+            (c) => latestContainer(w.planned, c.name)?.sandboxId === sandboxId || latestContainer(w.planned, c.name)?.state === 'running',
           );
           if (isSidecar(init)) assert.ok(appRan || ran[0]?.state === 'running', `${action.container} started before sidecar ${init.name}`);
           else
@@ -216,6 +220,7 @@ function step(w: World): PodAction[] {
     networkProblem: undefined,
     now,
   });
+  w.planned = w.runtime;
   for (const action of plan.actions) perform(w, action);
   const status = computeStatus({
     pod: w.pod,
