@@ -34,12 +34,15 @@ export interface Mirrors extends AsyncDisposable {
 }
 
 const awayRetryMs = 10_000;
+// How long the watch may take to tell of a deletion before it is tried again.
+const deletionSettlesMs = 2_000;
 
 /** Keeps one mirror on the API for each static pod. Local pods never wait for it: without an API server it simply has no success yet. */
 export function startMirrors(options: MirrorsOptions): Mirrors {
   const { log, specs, mirrors } = options;
-  // UIDs of mirrors that we deleted and the watch still shows: a UID never comes back, so this cannot hide a new one.
-  const deleted = new Set<string>();
+  // UIDs of mirrors that we deleted and the watch still shows → when (mono, ms). They count as gone for a moment only: an API server that has just started
+  // answers a node's DELETE with NotFound while NodeRestriction's own cache of pods is empty (plugin/pkg/admission/noderestriction admitPod).
+  const deleted = new Map<string, number>();
   // By UID: rows that are gone cannot be asked for their names.
   const names = new Map<string, string>();
 
@@ -51,6 +54,8 @@ export function startMirrors(options: MirrorsOptions): Mirrors {
     backoff: { initialMs: 200, maxMs: 60_000 },
     run: async (fullName, signal) => {
       if (!specs.synced || !mirrors.synced) return undefined;
+      const now = options.clock.mono();
+      for (const [uid, at] of deleted) if (now - at >= deletionSettlesMs) deleted.delete(uid);
       const node = options.nodes.get(options.nodeName);
       const named = (pod: AgentPod): boolean => podFullName(pod) === fullName;
       const plan = planMirrors({
@@ -66,7 +71,8 @@ export function startMirrors(options: MirrorsOptions): Mirrors {
         if (hasCode(error, 'Unavailable')) return options.clock.mono() + awayRetryMs;
         throw error;
       }
-      return undefined;
+      const unsettled = [...mirrors.values()].some((mirror) => named(mirror) && deleted.has(mirror.metadata.uid));
+      return unsettled ? options.clock.mono() + deletionSettlesMs : undefined;
     },
   });
 
@@ -81,7 +87,7 @@ export function startMirrors(options: MirrorsOptions): Mirrors {
           // Gone already, or another pod has the name.
           if (!hasCode(error, 'NotFound', 'Conflict')) throw error;
         }
-        if (mirrors.has(mirror.metadata.uid)) deleted.add(mirror.metadata.uid);
+        if (mirrors.has(mirror.metadata.uid)) deleted.set(mirror.metadata.uid, options.clock.mono());
         return;
       }
       case 'createMirror':
@@ -101,6 +107,8 @@ export function startMirrors(options: MirrorsOptions): Mirrors {
       const present = await options.get(pod.metadata.namespace, pod.metadata.name, signal);
       // Ours, only the watch has not told of it yet.
       if (mirroredHashOf(present) === hashOf(pod)) return;
+      // Not deleted after all: the retry does it.
+      deleted.delete(present.metadata.uid);
       throw new AgentError('AlreadyExists', `static pod ${podFullName(pod)} cannot be shown: the API has another pod of that name`, {
         cause: error,
       });

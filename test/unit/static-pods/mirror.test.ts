@@ -107,9 +107,20 @@ function bed() {
   const calls: string[] = [];
   let serial = 0;
   let down = false;
+  let cacheIsEmpty = false;
+  let now = 0;
+  const timers: { at: number; fn: () => void }[] = [];
   let reachable = (): void => undefined;
   const worker = startMirrors({
-    clock: { ...systemClock, after: () => ({ [Symbol.dispose]: () => undefined }) },
+    clock: {
+      ...systemClock,
+      mono: () => now,
+      after: (ms, fn) => {
+        const timer = { at: now + ms, fn };
+        timers.push(timer);
+        return { [Symbol.dispose]: () => void timers.splice(timers.indexOf(timer), timers.includes(timer) ? 1 : 0) };
+      },
+    },
     log: silentLog,
     signal: new AbortController().signal,
     nodeName: 'n1',
@@ -134,6 +145,7 @@ function bed() {
     delete: async (pod) => {
       if (down) throw new AgentError('Unavailable', 'down');
       calls.push('delete');
+      if (cacheIsEmpty) return;
       if (api.get(pod.metadata.name)?.metadata.uid !== pod.metadata.uid) throw new AgentError('Conflict', 'another UID');
       api.delete(pod.metadata.name);
     },
@@ -153,6 +165,14 @@ function bed() {
     setDown: (value: boolean) => {
       down = value;
       if (!down) reachable();
+    },
+    setCacheIsEmpty: (value: boolean) => {
+      cacheIsEmpty = value;
+    },
+    pass: async (ms: number) => {
+      now += ms;
+      for (const timer of timers.filter(({ at }) => at <= now)) timer.fn();
+      await settle();
     },
     told: () => mirrors.replace([...api.values()].map((m) => [m.metadata.uid, m])),
   };
@@ -200,6 +220,32 @@ describe('mirrors', () => {
     b.told();
     b.specs.replace([]);
     await b.settle();
+    assert.equal(b.api.size, 0);
+    await b.worker[Symbol.asyncDispose]();
+  });
+
+  test('a deletion that the API server only seemed to make is made again', async () => {
+    const b = bed();
+    b.nodes.set('n1', registered);
+    b.specs.set('a', { pod: staticPod('a'), source: 'file' });
+    b.specs.markSynced();
+    b.mirrors.markSynced();
+    await b.settle();
+    b.told();
+    b.setCacheIsEmpty(true);
+    b.specs.replace([['b', { pod: staticPod('b'), source: 'file' }]]);
+    await b.settle();
+    assert.deepEqual(b.calls, ['create', 'delete', 'create', 'get']);
+    b.setCacheIsEmpty(false);
+    await b.pass(200);
+    assert.equal(b.api.get('web-n1')?.metadata.annotations?.['kubernetes.io/config.mirror'], 'b');
+    b.told();
+    b.setCacheIsEmpty(true);
+    b.specs.replace([]);
+    await b.settle();
+    assert.equal(b.api.size, 1);
+    b.setCacheIsEmpty(false);
+    await b.pass(2000);
     assert.equal(b.api.size, 0);
     await b.worker[Symbol.asyncDispose]();
   });
