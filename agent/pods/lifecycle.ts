@@ -107,7 +107,7 @@ export function deadlineAt(pod: AgentPod): number {
 function isDone(pod: AgentPod, runtime: RuntimePod, published: readonly ContainerStatus[]): boolean {
   const endedForGood = (name: string): number | undefined => {
     const latest = latestContainer(runtime, name);
-    if (latest !== undefined) return latest.state === 'exited' ? latest.exitCode : undefined;
+    if (latest !== undefined) return latest.state === 'exited' && latest.comesBack !== true ? latest.exitCode : undefined;
     return published.find((s) => s.name === name)?.state?.terminated?.exitCode;
   };
   const appEnds = pod.spec.containers.map((c) => ({ container: c, exitCode: endedForGood(c.name) }));

@@ -14,6 +14,8 @@ export interface RuntimeContainer {
   readonly startedAt: number;
   readonly finishedAt: number;
   readonly exitCode: number;
+  /** It was stopped in order to be started again, whatever code it ended with; the agent's own knowledge, not the runtime's. */
+  readonly comesBack?: boolean;
   readonly reason: string;
   readonly message: string;
   readonly image: string;

@@ -5,7 +5,7 @@ import { type Allocation, type ContainerResize, type PodSize, type Resize, resiz
 import { containerHash } from './labels.ts';
 import { deadlineAt, type PodLifecycle } from './lifecycle.ts';
 import { latestContainer, type RuntimeContainer, type RuntimePod, usableSandbox } from './observed.ts';
-import { backoffUntil, type CrashBackoff, restartsAfterKill, shouldStart } from './restart.ts';
+import { backoffKey, backoffUntil, type CrashBackoff, restartsAfterKill, shouldStart } from './restart.ts';
 import { isRestartingAll, resetOrder, restartingAllReason } from './restart-all.ts';
 
 /** One next step for a pod. Each says why by its kind or `reason`. */
@@ -36,6 +36,8 @@ export type PodAction =
       readonly reason: string;
       /** Text of the Killing event. */
       readonly message: string;
+      /** It is stopped in order to be started again, whatever code it ends with. */
+      readonly comesBack: boolean;
     }
   | { readonly kind: 'removeContainer'; readonly id: string }
   /** Brings the cgroups of the pod and of these running containers to their size: the pod's grows before theirs and shrinks after. */
@@ -101,6 +103,8 @@ export interface PodWork {
   readonly preStopped: ReadonlySet<string>;
   /** By container ID: when (mono, ms) its stop began. */
   readonly stopSince: ReadonlyMap<string, number>;
+  /** IDs of containers that were stopped in order to be started again. */
+  readonly comeBack: ReadonlySet<string>;
   /** By action key: until when (mono, ms) a stop under way waits before it kills; infinity for other actions. */
   readonly inFlight: ReadonlyMap<string, number>;
 }
@@ -263,7 +267,7 @@ function planSync(input: PlanInput, runtime: RuntimePod, draft: Draft): void {
 
   const resize = resizeOf(pod, input.actuated, work.podSize, runtime);
   for (const kill of containersToKill(input, runtime, resize)) {
-    stopContainer(input, draft, kill.container, kill.latest, kill.graceSeconds, kill.reason, kill.message);
+    stopContainer(input, draft, kill.container, kill.latest, kill.graceSeconds, kill.reason, kill.message, undefined, kill.comesBack);
   }
   const held = planResize(input, resize, draft);
   for (const start of containersToStart(input, runtime)) planStart(input, runtime, sandbox.id, start, held, draft);
@@ -435,7 +439,7 @@ function planStart(input: PlanInput, runtime: RuntimePod, sandboxId: string, sta
   }
   const previousEnd = latest === undefined ? work.resets.get(container.name)?.endedAt : latest.finishedAt;
   if (previousEnd !== undefined) {
-    const until = backoffUntil(work.crashes.get(container.name), containerHash(container), previousEnd, now.wall);
+    const until = backoffUntil(work.crashes.get(container.name), backoffKey(container), previousEnd, now.wall);
     if (until !== undefined) {
       draft.wait(container.name, crashLoopMessage(pod, container.name, work.crashes.get(container.name)?.delayMs ?? 0));
       draft.wakeWall(until);
@@ -506,6 +510,7 @@ interface Kill {
   readonly reason: string;
   readonly message: string;
   readonly graceSeconds: number;
+  readonly comesBack: boolean;
 }
 
 /** Running containers that have to go although the pod stays: changed, failed by a probe, or of a size that takes a restart. */
@@ -521,7 +526,7 @@ function containersToKill(input: PlanInput, runtime: RuntimePod, resize: Resize)
     const restarts = kind === 'init' || restartsAfterKill(container, pod.spec);
     const kill = (reason: string, what: string, graceSeconds: number, comesBack = restarts): void => {
       const message = `${noun} ${container.name} ${what}${comesBack && kind === 'app' ? ', will be restarted' : ''}`;
-      kills.push({ container, latest, reason, message, graceSeconds });
+      kills.push({ container, latest, reason, message, graceSeconds, comesBack });
     };
     if (latest.hash !== '' && latest.hash !== containerHash(container))
       kill('DefinitionChanged', 'definition changed', graceOf(pod, undefined), true);
@@ -531,7 +536,7 @@ function containersToKill(input: PlanInput, runtime: RuntimePod, resize: Resize)
       kill('LivenessProbe', 'failed liveness probe', graceOf(pod, container.livenessProbe?.terminationGracePeriodSeconds));
     else if (resize.restarts.includes(container.name)) {
       const message = `Container ${container.name} resize requires restart`;
-      kills.push({ container, latest, reason: 'Resize', message, graceSeconds: graceOf(pod, undefined) });
+      kills.push({ container, latest, reason: 'Resize', message, graceSeconds: graceOf(pod, undefined), comesBack: true });
     }
   }
   return kills;
@@ -554,6 +559,7 @@ function stopContainer(
   reason: string,
   message: string,
   since = input.work.stopSince.get(latest.id) ?? input.now.mono,
+  comesBack = false,
 ): void {
   const { work, now } = input;
   const leftMs = since + graceSeconds * 1000 - now.mono;
@@ -578,6 +584,7 @@ function stopContainer(
     graceSeconds: Math.ceil(waitMs / 1000),
     reason,
     message,
+    comesBack,
   };
   const killsAt = work.inFlight.get(actionKey(action));
   // A stop under way that would wait longer than it now may is replaced; a second's slack keeps rounding from doing so.

@@ -1,5 +1,6 @@
 import type { BackoffPolicy } from '../base/backoff.ts';
 import type { Container, PodSpec } from '../model/generated/api.ts';
+import { containerHash } from './labels.ts';
 import type { RuntimeContainer } from './observed.ts';
 
 /** What a matching rule of `restartPolicyRules` asks for on this exit code, if any. */
@@ -44,8 +45,15 @@ export function shouldStart(container: Container, spec: PodSpec, latest: Runtime
     case 'unknown':
       return true;
     case 'exited':
-      return shouldRestart(container, spec, latest.exitCode);
+      return latest.comesBack === true || shouldRestart(container, spec, latest.exitCode);
   }
+}
+
+/** A container's name, image and resources in short: what makes it another one for the back-off (kuberuntime GetBackoffKey). */
+export function backoffKey(container: Container): string {
+  const { requests, limits } = container.resources ?? {};
+  const hash = containerHash(container);
+  return requests === undefined && limits === undefined ? hash : `${hash} ${JSON.stringify([requests, limits])}`;
 }
 
 /** Crash-loop back-off of one container: how many quick ends in a row, and until when the next start waits. */
@@ -53,7 +61,7 @@ export interface CrashBackoff {
   readonly delayMs: number;
   /** When that delay was last advanced (wall, ms). */
   readonly updatedAt: number;
-  /** Of name and image (labels.ts containerHash): a changed image starts with a clean slate. */
+  /** What a changed container differs in (`backoffKey`): it starts with a clean slate. */
   readonly hash: string;
 }
 

@@ -68,13 +68,14 @@ export function computeStatus(input: StatusInput): PodStatus {
     reason = undefined;
     message = undefined;
   }
+  const comesBack = runtime?.containers.some((c) => c.comesBack === true) === true;
   // A pod that was ended has a terminal phase, whatever its containers came to.
   if (terminal && !isTerminalPhase(phase) && !isStaticPod(pod))
     phase = isTerminalPhase(previous.phase) ? (previous.phase ?? 'Failed') : 'Failed';
   // Terminal is for ever; and not before nothing runs any more, lest somebody takes the resources for free.
   if (isTerminalPhase(pod.status?.phase)) phase = pod.status?.phase ?? phase;
   else if (isTerminalPhase(previous.phase)) phase = previous.phase ?? phase;
-  else if (isTerminalPhase(phase) && !terminal && (mayRun(runtime) || lifecycle.kind === 'terminating')) {
+  else if (isTerminalPhase(phase) && !terminal && (mayRun(runtime) || comesBack || lifecycle.kind === 'terminating')) {
     phase = previous.phase === undefined || previous.phase === '' ? 'Pending' : previous.phase;
     ({ reason, message } = previous);
   }

@@ -10,6 +10,7 @@ export type MutableWork = { -readonly [K in keyof PodWork]: PodWork[K] } & {
   resets: Map<string, { attempt: number; endedAt: number | undefined }>;
   preStopped: Set<string>;
   stopSince: Map<string, number>;
+  comeBack: Set<string>;
   inFlight: Map<string, number>;
 };
 
@@ -32,6 +33,7 @@ export function freshWork(): MutableWork {
     resets: new Map(),
     preStopped: new Set(),
     stopSince: new Map(),
+    comeBack: new Set(),
     inFlight: new Map(),
   };
 }

@@ -10,13 +10,12 @@ import { type AgentPod, containersOf, isTerminalPhase, type PodSource, podFullNa
 import type { Preemption } from './admission.ts';
 import { heldPod, podSize, resizeOf } from './allocation.ts';
 import { type ActionResult, type ApplyDeps, applyAction, fieldPathOf } from './apply.ts';
-import { containerHash } from './labels.ts';
 import { type Ending, nextLifecycle, type PodLifecycle } from './lifecycle.ts';
 import { latestContainer, type RuntimePod } from './observed.ts';
 import { actionKey, crashLoopMessage, isCleanedUp, type Plan, type PodAction, planPod, type Verdicts } from './plan.ts';
 import { preempted } from './preemption.ts';
 import { type AllocationRecord, createResizing } from './resizing.ts';
-import { advanceBackoff, backoffUntil } from './restart.ts';
+import { advanceBackoff, backoffKey, backoffUntil } from './restart.ts';
 import { isRestartingAll } from './restart-all.ts';
 import { computeStatus } from './status.ts';
 import { failureKey, freshWork, type MutableWork, noteFailure, noteSuccess, stepName, touchesRuntime } from './work.ts';
@@ -359,7 +358,7 @@ export function startPods(options: PodsOptions): Pods {
       const given = resizing.allocatedPod(desired);
       if (given !== had) machine.pod = given;
     }
-    const observed = seen(uid);
+    const observed = withComebacks(seen(uid), machine.work.comeBack);
     const now = { wall: clock.wall(), mono: clock.mono() };
     const published = statuses.get(uid)?.status ?? machine.pod.status ?? {};
     const rejected: Ending | undefined = machine.rejection && { ...machine.rejection, graceSeconds: 0 };
@@ -445,6 +444,7 @@ export function startPods(options: PodsOptions): Pods {
     options.signal.addEventListener('abort', abort, { once: true });
     machine.controllers.set(key, controller);
     machine.work.inFlight.set(key, action.kind === 'stopContainer' ? now + action.graceSeconds * 1000 : Number.POSITIVE_INFINITY);
+    if (action.kind === 'stopContainer' && action.comesBack) machine.work.comeBack.add(action.id);
     if ((action.kind === 'stopContainer' || action.kind === 'preStop') && !machine.work.stopSince.has(action.id))
       machine.work.stopSince.set(action.id, now);
     if (action.kind === 'mountVolumes') machine.work.mountingSince ??= now;
@@ -658,6 +658,14 @@ export function startPods(options: PodsOptions): Pods {
   };
 }
 
+/** What the runtime holds, with what we know besides: which of the ended containers were stopped to be started again. */
+function withComebacks(observed: RuntimePod | undefined, comeBack: ReadonlySet<string>): RuntimePod | undefined {
+  if (observed === undefined || comeBack.size === 0) return observed;
+  const marked = (c: RuntimePod['containers'][number]) =>
+    c.state === 'exited' && comeBack.has(c.id) && latestContainer(observed, c.name) === c ? { ...c, comesBack: true } : c;
+  return { ...observed, containers: observed.containers.map(marked) };
+}
+
 /** A stand-in for the spec of a pod that only the runtime still knows: enough to end it decently. */
 function orphanPod(runtime: RuntimePod): AgentPod {
   const graces = runtime.containers.map((c) => c.terminationGraceSeconds).filter((g) => g !== undefined);
@@ -674,7 +682,7 @@ function orphanPod(runtime: RuntimePod): AgentPod {
 /** The hash of a container as the spec has it now; empty when it has none of that name. */
 function hashOf(pod: AgentPod, name: string): string {
   const found = containersOf(pod).find(({ container }) => container.name === name);
-  return found === undefined ? '' : containerHash(found.container);
+  return found === undefined ? '' : backoffKey(found.container);
 }
 
 /** When (mono, ms) an error that backs off by itself says that trying again makes sense; other errors leave that to us. */

@@ -82,6 +82,7 @@ export const idleWork: PodWork = {
   resets: new Map(),
   preStopped: new Set(),
   stopSince: new Map(),
+  comeBack: new Set(),
   inFlight: new Map(),
 };
 

@@ -70,6 +70,15 @@ const cases: Case[] = [
     actions: ['stop a 30'],
   },
   {
+    name: 'stopped to be started again: started although it ended well and OnFailure',
+    input: {
+      pod: pod({ restartPolicy: 'OnFailure' }),
+      runtime: runtimePod([sandbox()], [instance('a', { state: 'exited', comesBack: true })]),
+      work: { images: new Map([['a', { attempt: 1, imageRef: 'r' }]]) },
+    },
+    actions: ['start a#1'],
+  },
+  {
     name: 'a container is not started before the pod’s cgroup has its size',
     input: {
       pod: pod({ containers: [container('a', { resources: { requests: { cpu: '2' } } })] }),
