@@ -799,6 +799,17 @@ export function validateKubeletConfiguration(kc: KubeletConfiguration): string[]
   );
   bad(kc.containerLogMaxFiles <= 1, 'containerLogMaxFiles must be greater than 1');
   bad(!isQuantity(kc.containerLogMaxSize), `containerLogMaxSize (--container-log-max-size) "${kc.containerLogMaxSize}" is not a quantity`);
+  for (const pattern of kc.allowedUnsafeSysctls) {
+    bad(
+      !/^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[./])*([a-z0-9][-_a-z0-9]*)?[a-z0-9*]$/.test(pattern),
+      `allowedUnsafeSysctls: "${pattern}" is no sysctl pattern`,
+    );
+    // What the kernel has but once a container would set for the whole machine (k8s.io/component-helpers/node/util/sysctl).
+    bad(
+      !/^(kernel[./](sem|shm(all|max|mni|_rmid_forced)?|msg(max|mnb|mni)?)\*?$|fs[./]mqueue[./]|net[./])/.test(pattern),
+      `allowedUnsafeSysctls: the sysctls "${pattern}" are not known to be namespaced`,
+    );
+  }
   const ids = kc.userNamespaces?.idsPerPod;
   if (ids !== undefined) {
     bad(ids < 65536, 'userNamespaces.idsPerPod must not be less than 65536');

@@ -120,6 +120,18 @@ const cases: Case[] = [
   },
   { name: 'a threshold that is none', argv: ['--eviction-hard=memory.available=1Gi'], error: /malformed pair, expect string<string/ },
   { name: 'node addresses, both families', argv: ['--node-ip=10.0.0.1,fd00::1'], gives: (c) => c.nodeIPs, want: ['10.0.0.1', 'fd00::1'] },
+  {
+    name: 'a sysctl of the whole machine',
+    argv: ['--allowed-unsafe-sysctls=vm.swappiness'],
+    error: /"vm.swappiness" are not known to be namespaced/,
+  },
+  { name: 'a sysctl pattern that is none', argv: ['--allowed-unsafe-sysctls=net.*.x'], error: /"net\.\*\.x" is no sysctl pattern/ },
+  {
+    name: 'sysctl patterns',
+    argv: ['--allowed-unsafe-sysctls=net.core.somaxconn,kernel.msg*,net/ipv4/conf/*'],
+    gives: (c) => k(c).allowedUnsafeSysctls.length,
+    want: 3,
+  },
   { name: 'node addresses, one family twice', argv: ['--node-ip=10.0.0.1,10.0.0.2'], error: /bad --node-ip.*dual-stack pair/ },
   { name: 'node addresses, a preference in a pair', argv: ['--node-ip=10.0.0.1,::'], error: /cannot include/ },
   {
