@@ -51,17 +51,13 @@ export function parseContainer(status: ContainerStatus, sandboxId: string, termi
 }
 
 /**
- * True for a container that never ran because whoever asked for its start went away: an agent that was killed, a pod that had to end meanwhile. containerd
- * 2.1 tells it as ended, never started, code 128, reason StartError and "… failed to create shim task: context canceled"; to us it is one that has been
- * created and not started, since a restart of the agent is no failure of the container.
+ * True for an ended container that was never told to have started, which counts as created and not started: whoever asked for its start was killed or gave
+ * up in the middle of it (containerd 2.1 then says code 128, StartError, "… context canceled"), or the runtime itself was, and whatever code it ended with
+ * when it was taken away afterwards says nothing. A start that failed by itself is a failure like any other.
  */
 function wasCutShort(status: ContainerStatus): boolean {
-  return (
-    status.state === 'CONTAINER_EXITED' &&
-    toMs(status.started_at) === 0 &&
-    status.reason === 'StartError' &&
-    status.message?.includes('context canceled') === true
-  );
+  if (status.state !== 'CONTAINER_EXITED' || status.started_at !== 0) return false;
+  return status.reason !== 'StartError' || status.message?.includes('context canceled') === true;
 }
 
 function containerState(state: ContainerStatus['state']): RuntimeContainer['state'] {

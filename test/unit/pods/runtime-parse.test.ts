@@ -6,6 +6,7 @@ import type { ContainerStatus } from '../../../cri-protos/generated/cri.ts';
 const cutShort: ContainerStatus = {
   id: 'c1',
   state: 'CONTAINER_EXITED',
+  started_at: 0,
   exit_code: 128,
   reason: 'StartError',
   message: 'failed to create containerd task: failed to create shim task: context canceled',
@@ -21,7 +22,8 @@ const table: [string, Partial<ContainerStatus>, 'created' | 'exited' | 'running'
     'exited',
   ],
   ['a container that ran, and prints such words', { started_at: 1_795_253_741_000_000_000, reason: 'Error' }, 'exited'],
-  ['a container that has ended', { reason: 'Completed', exit_code: 0, message: '' }, 'exited'],
+  ['one that the runtime lost in the middle of its start, stopped since', { reason: 'Completed', exit_code: 0, message: '' }, 'created'],
+  ['a container that has ended', { started_at: 1_795_253_741_000_000_000, reason: 'Completed', exit_code: 0, message: '' }, 'exited'],
   ['a container that runs', { state: 'CONTAINER_RUNNING', reason: '' }, 'running'],
 ];
 
