@@ -337,7 +337,8 @@ export function startPods(options: PodsOptions): Pods {
 
   function activePods(except: string): AgentPod[] {
     const holding = [...machines]
-      .filter(([uid, m]) => uid !== except && m.lifecycle.kind !== 'terminated' && m.rejection === undefined)
+      // One that its source has dropped holds nothing any more, although it may still be ending: the scheduler gives its room away at that moment.
+      .filter(([uid, m]) => uid !== except && m.lifecycle.kind !== 'terminated' && m.rejection === undefined && specs.has(uid))
       .map(([uid, m]) => heldPod(m.pod, resizing.actuated(uid), seen(uid)));
     // After a restart: those that come in later, but were here before.
     const returning = [...specs.entries()]
