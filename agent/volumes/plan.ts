@@ -116,7 +116,10 @@ export function pluginOf(volume: Volume): VolumePlugin | undefined {
   const type = Object.keys(volume).find((key) => key !== 'name' && volume[key as keyof Volume] !== undefined);
   // A volume without a source is an emptyDir (API defaulting).
   if (type === undefined) return 'kubernetes.io~empty-dir';
-  throw new AgentError('NotSupported', `volumes of type ${type} are not supported by this node`);
+  throw new AgentError(
+    'NotSupported',
+    `spec.volumes{${volume.name}}.${type}: volumes of this type are not supported by this node; take another type, or keep the pod to nodes that have it`,
+  );
 }
 
 /** What to do next for the pod's volumes. `now` is wall milliseconds. */

@@ -247,7 +247,7 @@ describe('volumes on the node', { skip: process.getuid?.() !== 0 && 'needs root'
     assert.deepEqual(told, ['uid-late', 'uid-late']);
     await assert.rejects(
       volumes.mount(pod, signal),
-      /^AgentError: MountVolume.SetUp failed for volume "pvc" : volumes of type persistentVolumeClaim are not supported by this node$/,
+      /^AgentError: MountVolume.SetUp failed for volume "pvc" : spec\.volumes\{pvc\}\.persistentVolumeClaim: volumes of this type are not supported by this node;/,
     );
     events.length = 0;
     await volumes.unmount('uid-late', signal);

@@ -111,7 +111,12 @@ describe('plan', () => {
       'a type that is not there yet',
       podWith([{ name: 'd', persistentVolumeClaim: { claimName: 'c' } }]),
       {},
-      { do: [], wait: ['d: volumes of type persistentVolumeClaim are not supported by this node'] },
+      {
+        do: [],
+        wait: [
+          'd: spec.volumes{d}.persistentVolumeClaim: volumes of this type are not supported by this node; take another type, or keep the pod to nodes that have it',
+        ],
+      },
     ],
     [
       'a configMap not asked for',
