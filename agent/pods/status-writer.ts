@@ -24,6 +24,10 @@ export interface StatusWriterOptions {
   readonly shown?: (uid: string, patched: boolean) => void;
 }
 
+// An API server that has just started answers a node's DELETE with NotFound while NodeRestriction's own cache of pods is empty: until the watch shows that
+// the object has gone, the deletion is repeated after this time.
+const deletionSettlesMs = 2_000;
+
 /**
  * Brings statuses to the API, one pod's in order, many pods' at once; what changes while a request is under way folds into the next. Once a pod that is
  * being deleted is cleaned up and its last status is there, removes its API object.
@@ -46,7 +50,7 @@ export function startStatusWriter(options: StatusWriterOptions): AsyncDisposable
         return undefined;
       }
       try {
-        await write(uid, row, signal);
+        if (await write(uid, row, signal)) return options.clock.mono() + deletionSettlesMs;
       } catch (error) {
         // Gone, or the name belongs to a newer pod: nobody waits for this status any more. The watch tells the rest.
         if (!hasCode(error, 'NotFound', 'Conflict')) throw error;
@@ -55,11 +59,12 @@ export function startStatusWriter(options: StatusWriterOptions): AsyncDisposable
     },
   });
 
-  async function write(uid: string, row: PodStatusRow, signal: AbortSignal): Promise<void> {
+  /** True when the pod's object was deleted, which the watch has yet to confirm. */
+  async function write(uid: string, row: PodStatusRow, signal: AbortSignal): Promise<boolean> {
     const isStatic = isStaticPod(row.pod);
     const target = isStatic ? mirrorOf(row.pod, mirrors.values()) : row.pod;
     // Not shown yet: its mirror's coming brings us here again.
-    if (target === undefined) return;
+    if (target === undefined) return false;
     const patch = statusPatch(target, row.status);
     const text = JSON.stringify(patch.status);
     const last = sent.get(uid)?.pod.metadata.uid === target.metadata.uid ? sent.get(uid) : undefined;
@@ -72,9 +77,11 @@ export function startStatusWriter(options: StatusWriterOptions): AsyncDisposable
     }
     options.shown?.(uid, patched);
     // A mirror's deletion ends nothing, and is no answer to the pod's end either.
-    if (isStatic) return;
+    if (isStatic) return false;
     const deleting = row.pod.metadata.deletionTimestamp ?? shown.metadata.deletionTimestamp;
-    if (row.cleanedUp && deleting !== undefined) await options.deletePod(row.pod, signal);
+    if (!row.cleanedUp || deleting === undefined) return false;
+    await options.deletePod(row.pod, signal);
+    return true;
   }
 
   const subscription = statuses.subscribe((uid) => loop.enqueue(uid));

@@ -1,0 +1,75 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { systemClock } from '../../../agent/base/clock.ts';
+import { silentLog } from '../../../agent/base/log.ts';
+import { Table } from '../../../agent/base/table.ts';
+import type { AgentPod } from '../../../agent/model/pod.ts';
+import { startStatusWriter } from '../../../agent/pods/status-writer.ts';
+import type { PodStatusRow } from '../../../agent/pods/worker.ts';
+import { pod } from './build.ts';
+
+function bed() {
+  const statuses = new Table<PodStatusRow>('statuses');
+  const mirrors = new Table<AgentPod>('mirrors');
+  const calls: string[] = [];
+  const timers: (() => void)[] = [];
+  const writer = startStatusWriter({
+    clock: {
+      ...systemClock,
+      after: (_, fn) => {
+        timers.push(fn);
+        return { [Symbol.dispose]: () => void timers.splice(timers.indexOf(fn), timers.includes(fn) ? 1 : 0) };
+      },
+    },
+    log: silentLog,
+    signal: new AbortController().signal,
+    statuses,
+    mirrors,
+    patchStatus: async (target, patch) => {
+      calls.push(`patch ${patch.metadata.uid} ${String(patch.status.phase)}`);
+      return { ...target, status: { phase: String(patch.status.phase) } };
+    },
+    deletePod: async ({ metadata }) => void calls.push(`delete ${metadata.uid}`),
+  });
+  const settle = async (): Promise<void> => {
+    for (let i = 0; i < 30; i++) await Promise.resolve();
+  };
+  return { statuses, mirrors, calls, timers, writer, settle };
+}
+
+test('a deletion is repeated until the pod is gone from the watch', async () => {
+  const b = bed();
+  const ended = pod({}, { deletionTimestamp: '2026-11-21T00:00:00Z' });
+  b.statuses.set('u1', { pod: ended, status: { phase: 'Succeeded' }, cleanedUp: true });
+  await b.settle();
+  assert.deepEqual(b.calls, ['patch u1 Succeeded', 'delete u1']);
+  for (const fire of [...b.timers]) fire();
+  await b.settle();
+  assert.deepEqual(b.calls.slice(2), ['delete u1']);
+  b.statuses.delete('u1');
+  for (const fire of [...b.timers]) fire();
+  await b.settle();
+  assert.equal(b.calls.length, 3);
+  assert.equal(b.timers.length, 0);
+  await b.writer[Symbol.asyncDispose]();
+});
+
+test("a static pod's status goes to its mirror, to each new one again, and never deletes it", async () => {
+  const b = bed();
+  const annotations = { 'kubernetes.io/config.source': 'file', 'kubernetes.io/config.hash': 'h' };
+  const manifest = pod({}, { uid: 'h', annotations });
+  const mirror = (uid: string, more: Partial<AgentPod['metadata']> = {}): AgentPod =>
+    pod({}, { uid, annotations: { ...annotations, 'kubernetes.io/config.mirror': 'h' }, ...more });
+  b.statuses.set('h', { pod: manifest, status: { phase: 'Running' }, cleanedUp: true });
+  await b.settle();
+  assert.deepEqual(b.calls, []);
+  b.mirrors.set('m1', mirror('m1'));
+  await b.settle();
+  assert.deepEqual(b.calls, ['patch m1 Running']);
+  b.mirrors.set('m1', mirror('m1', { deletionTimestamp: '2026-11-21T00:00:00Z' }));
+  await b.settle();
+  b.mirrors.replace([['m2', mirror('m2')]]);
+  await b.settle();
+  assert.deepEqual(b.calls, ['patch m1 Running', 'patch m2 Running']);
+  await b.writer[Symbol.asyncDispose]();
+});
