@@ -62,10 +62,11 @@ export async function openUserNamespaces(options: UserNamespacesOptions): Promis
   return {
     async of(pod, handler) {
       if (!wantsUserNamespace(pod)) return undefined;
-      if (!options.supported(handler)) throw unsupportedUserNamespaces(handler);
       const { uid } = pod.metadata;
+      // A pod that has its range may run already, and keeps it while the runtime has not been asked yet what it can.
       const known = ranges.get(uid);
       if (known !== undefined) return userNamespace(known, idsPerPod);
+      if (!options.supported(handler)) throw unsupportedUserNamespaces(handler);
       const first = freeRange(pool, new Set(ranges.values()));
       if (first === undefined) {
         throw new AgentError('FailedCreatePodSandBox', 'create user namespace: could not find an empty slot to allocate a user namespace');
