@@ -2,7 +2,7 @@ import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { StatusResponse } from '../../../cri-protos/generated/cri.ts';
 import { systemClock } from '../../base/clock.ts';
-import { AgentError, hasCode, messageOf } from '../../base/errors.ts';
+import { AgentError } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
 import { type ReadonlyTable, Table } from '../../base/table.ts';
 import { type Config, isEnabled } from '../../config/config.ts';
@@ -10,13 +10,11 @@ import { encodeKubeletConfiguration } from '../../config/kubelet-configuration.t
 import { nodeNameOf, nodeSettings } from '../../config/node-settings.ts';
 import { openCgroups } from '../../drivers/cgroup/cgroups.ts';
 import { systemdCgroups } from '../../drivers/cgroup/systemd.ts';
-import { type CriClient, connectCri } from '../../drivers/cri/client.ts';
+import { connectCri } from '../../drivers/cri/client.ts';
 import { openJournal } from '../../drivers/journal/journal.ts';
 import { openPodResources } from '../../drivers/journal/pod-resources.ts';
-import { createKubeClient, type KubeClient, pathOf } from '../../drivers/kube/client.ts';
-import { createEventRecorder, type EventRecorder } from '../../drivers/kube/events.ts';
+import { pathOf } from '../../drivers/kube/client.ts';
 import { createObjects } from '../../drivers/kube/objects.ts';
-import { reflect } from '../../drivers/kube/reflector.ts';
 import * as logFiles from '../../drivers/logs/files.ts';
 import { podLogFolders } from '../../drivers/logs/folders.ts';
 import { readContainerLog } from '../../drivers/logs/read.ts';
@@ -24,8 +22,8 @@ import { openMounts } from '../../drivers/mounts/mounts.ts';
 import * as volumeDisk from '../../drivers/mounts/volume-disk.ts';
 import { hasAppArmor, hostName, readMachine, readNetwork, resolveHost } from '../../drivers/proc/machine.ts';
 import { startLogRotation } from '../../logs/worker.ts';
-import type { Pod, PodStatus, RuntimeClass, Service, SubjectAccessReview, TokenRequest, TokenReview } from '../../model/generated/api.ts';
-import { type AgentNode, type AgentPod, isMirrorPod } from '../../model/pod.ts';
+import type { PodStatus, SubjectAccessReview, TokenRequest, TokenReview } from '../../model/generated/api.ts';
+import type { AgentNode, AgentPod } from '../../model/pod.ts';
 import { parseQuantity } from '../../model/quantity.ts';
 import { cgroupCapacity } from '../../node/capacity.ts';
 import { startNode } from '../../node/worker.ts';
@@ -53,9 +51,11 @@ import { metricsContentType } from '../../server/metrics.ts';
 import { startServer } from '../../server/server.ts';
 import { startVolumes } from '../../volumes/worker.ts';
 import { localSocket } from '../local/paths.ts';
-import { ensureNodeCredentials, prepareClientRotation, startServingCertificate } from '../node-identity.ts';
+import { startServingCertificate } from '../node-identity.ts';
+import { openCluster, userAgent } from './cluster.ts';
 import { downwardValue } from './downward.ts';
 import { createNodeImages } from './images.ts';
+import { cgroupDriverOf, checkMachine, runtimeNameOf } from './machine.ts';
 import { createNodeMetrics } from './metrics.ts';
 import { createNodeView } from './node-view.ts';
 import { createPodApply } from './pod-apply.ts';
@@ -66,23 +66,10 @@ import { startStaticSources } from './static-sources.ts';
 import { openUserNamespaces } from './user-namespaces.ts';
 
 const clock = systemClock;
-const userAgent = 'keelson/0.1.0 kubelet/v1.36.1';
 // Between complete looks at the runtime: the audit beside its event stream, and the only look without one (kubelet's relist periods are 300 s and 1 s;
 // ours finds a lost event sooner).
 const auditIntervalMs = 10_000;
 const relistIntervalMs = 1_000;
-
-/** The API server's side of the node; absent standalone. */
-interface Cluster {
-  readonly client: KubeClient;
-  readonly recorder: EventRecorder;
-  readonly nodes: Table<AgentNode>;
-  readonly services: Table<Service>;
-  readonly runtimeClasses: Table<RuntimeClass>;
-  readonly pods: Table<PodSpecRow>;
-  /** What the API shows of this node's static pods, by UID. */
-  readonly mirrors: Table<AgentPod>;
-}
 
 /**
  * Runs the node until the signal aborts: opens the neighbours, starts the rooms and hands each what it needs of the others. This function is the wiring
@@ -565,22 +552,6 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
   log.info({}, 'node agent stops; containers run on');
 }
 
-/** Refuses a machine that the configuration says must not be used. Throws AgentError NotSupported with kubelet's words and the way out. */
-function checkMachine(config: Config, cgroupVersion: 1 | 2, swapBytes: number): void {
-  if (config.kubelet.failCgroupV1 && cgroupVersion === 1) {
-    throw new AgentError(
-      'NotSupported',
-      'kubelet is configured to not run on a host using cgroup v1. cgroup v1 support is in maintenance mode; set failCgroupV1: false in the KubeletConfiguration to run here all the same',
-    );
-  }
-  if (config.kubelet.failSwapOn && swapBytes > 0) {
-    throw new AgentError(
-      'NotSupported',
-      'running with swap on is not supported, please disable swap (swapoff -a) or set failSwapOn: false in the KubeletConfiguration',
-    );
-  }
-}
-
 /** The later of two states of the Node. */
 function newestNode(watched: AgentNode | undefined, read: AgentNode | undefined): AgentNode | undefined {
   const version = (one: AgentNode): number => Number(one.metadata.resourceVersion ?? '0');
@@ -595,83 +566,4 @@ function relistProblems(lastRelist: number | undefined): string[] {
   const age = clock.mono() - lastRelist;
   if (age <= thresholdMs) return [];
   return [`PLEG is not healthy: pleg was last seen active ${Math.floor(age / 1000)}s ago; threshold is 3m0s`];
-}
-
-async function openCluster(config: Config, nodeName: string, stack: AsyncDisposableStack, log: Log, signal: AbortSignal): Promise<Cluster> {
-  const kc = config.kubelet;
-  const credentials = {
-    kubeconfig: config.kubeconfig ?? '',
-    bootstrapKubeconfig: config.bootstrapKubeconfig,
-    certDir: config.certDir,
-    nodeName,
-    clock,
-    log,
-    userAgent,
-  };
-  const auth = await ensureNodeCredentials(credentials, signal);
-  const rotation = kc.rotateCertificates ? stack.use(await prepareClientRotation(auth, credentials, signal)) : undefined;
-  const client = stack.use(
-    createKubeClient({ auth: rotation?.auth ?? auth, clock, log, userAgent, qps: kc.kubeAPIQPS, burst: kc.kubeAPIBurst }),
-  );
-  await rotation?.start(client);
-  const recorder = stack.use(createEventRecorder({ client, clock, log, nodeName, qps: kc.eventRecordQPS, burst: kc.eventBurst }));
-  const nodes = new Table<AgentNode>('nodes');
-  const services = new Table<Service>('services');
-  const runtimeClasses = new Table<RuntimeClass>('runtimeclasses');
-  const pods = new Table<PodSpecRow>('api-pods');
-  const mirrors = new Table<AgentPod>('mirrors');
-  const common = { client, clock, log, signal };
-  stack.use(reflect<AgentNode>({ ...common, path: '/api/v1/nodes', query: { fieldSelector: `metadata.name=${nodeName}` }, table: nodes }));
-  stack.use(reflect<Service>({ ...common, path: '/api/v1/services', table: services }));
-  stack.use(reflect<RuntimeClass>({ ...common, path: '/apis/node.k8s.io/v1/runtimeclasses', table: runtimeClasses }));
-  stack.use(
-    reflect<Pod>({
-      ...common,
-      path: '/api/v1/pods',
-      query: { fieldSelector: `spec.nodeName=${nodeName}` },
-      keyOf: (pod) => pod.metadata?.uid ?? '',
-      // Mirrors only show static pods: they are never run. Whether a pod is one never changes.
-      onEvent: ({ type, key, object }) => {
-        const pod = object as AgentPod;
-        if (isMirrorPod(pod)) {
-          if (type === 'set') mirrors.set(key, pod);
-          else mirrors.delete(key);
-        } else if (type === 'set') pods.set(key, { pod, source: 'api' });
-        else pods.delete(key);
-      },
-      onSynced: () => {
-        mirrors.markSynced();
-        pods.markSynced();
-      },
-    }),
-  );
-  return { client, recorder, nodes, services, runtimeClasses, pods, mirrors };
-}
-
-/** The runtime's own cgroup driver where it tells it (containerd 2, CRI-O 1.28), else the configured one. */
-async function cgroupDriverOf(cri: CriClient, configured: string, log: Log, signal: AbortSignal): Promise<'cgroupfs' | 'systemd'> {
-  const fallback = configured === 'systemd' ? 'systemd' : 'cgroupfs';
-  for (;;) {
-    try {
-      const { linux } = await cri.runtimeConfig({}, signal);
-      return linux?.cgroup_driver === 'SYSTEMD' ? 'systemd' : 'cgroupfs';
-    } catch (error) {
-      if (hasCode(error, 'Unimplemented')) return fallback;
-      if (signal.aborted) throw error;
-      log.warn({ err: messageOf(error) }, 'waiting for the container runtime');
-      await clock.sleep(1000, signal);
-    }
-  }
-}
-
-async function runtimeNameOf(cri: CriClient, log: Log, signal: AbortSignal): Promise<string> {
-  for (;;) {
-    try {
-      return (await cri.version({}, signal)).runtime_name ?? 'containerd';
-    } catch (error) {
-      if (signal.aborted) throw error;
-      log.warn({ err: messageOf(error) }, 'waiting for the container runtime');
-      await clock.sleep(1000, signal);
-    }
-  }
 }

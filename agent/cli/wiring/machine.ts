@@ -1,0 +1,52 @@
+import { systemClock } from '../../base/clock.ts';
+import { AgentError, hasCode, messageOf } from '../../base/errors.ts';
+import type { Log } from '../../base/log.ts';
+import type { Config } from '../../config/config.ts';
+import type { CriClient } from '../../drivers/cri/client.ts';
+
+const clock = systemClock;
+
+/** Refuses a machine that the configuration says must not be used. Throws AgentError NotSupported with kubelet's words and the way out. */
+export function checkMachine(config: Config, cgroupVersion: 1 | 2, swapBytes: number): void {
+  if (config.kubelet.failCgroupV1 && cgroupVersion === 1) {
+    throw new AgentError(
+      'NotSupported',
+      'kubelet is configured to not run on a host using cgroup v1. cgroup v1 support is in maintenance mode; set failCgroupV1: false in the KubeletConfiguration to run here all the same',
+    );
+  }
+  if (config.kubelet.failSwapOn && swapBytes > 0) {
+    throw new AgentError(
+      'NotSupported',
+      'running with swap on is not supported, please disable swap (swapoff -a) or set failSwapOn: false in the KubeletConfiguration',
+    );
+  }
+}
+
+/** The runtime's own cgroup driver where it tells it (containerd 2, CRI-O 1.28), else the configured one. */
+export async function cgroupDriverOf(cri: CriClient, configured: string, log: Log, signal: AbortSignal): Promise<'cgroupfs' | 'systemd'> {
+  const fallback = configured === 'systemd' ? 'systemd' : 'cgroupfs';
+  for (;;) {
+    try {
+      const { linux } = await cri.runtimeConfig({}, signal);
+      return linux?.cgroup_driver === 'SYSTEMD' ? 'systemd' : 'cgroupfs';
+    } catch (error) {
+      if (hasCode(error, 'Unimplemented')) return fallback;
+      if (signal.aborted) throw error;
+      log.warn({ err: messageOf(error) }, 'waiting for the container runtime');
+      await clock.sleep(1000, signal);
+    }
+  }
+}
+
+/** What the runtime calls itself: the scheme of container IDs. Waits for the runtime. */
+export async function runtimeNameOf(cri: CriClient, log: Log, signal: AbortSignal): Promise<string> {
+  for (;;) {
+    try {
+      return (await cri.version({}, signal)).runtime_name ?? 'containerd';
+    } catch (error) {
+      if (signal.aborted) throw error;
+      log.warn({ err: messageOf(error) }, 'waiting for the container runtime');
+      await clock.sleep(1000, signal);
+    }
+  }
+}
