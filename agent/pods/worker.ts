@@ -339,7 +339,8 @@ export function startPods(options: PodsOptions): Pods {
     const holding = [...machines]
       // One that its source has dropped holds nothing any more, although it may still be ending: the scheduler gives its room away at that moment.
       .filter(([uid, m]) => uid !== except && m.lifecycle.kind !== 'terminated' && m.rejection === undefined && specs.has(uid))
-      .map(([uid, m]) => heldPod(m.pod, resizing.actuated(uid), seen(uid)));
+      // By the newest allocation, not by what was last planned: of several resizes decided in one go each counts for the next.
+      .map(([uid, m]) => heldPod(resizing.allocatedPod(specs.get(uid)?.pod ?? m.pod), resizing.actuated(uid), seen(uid)));
     // After a restart: those that come in later, but were here before.
     const returning = [...specs.entries()]
       .filter(([uid, { pod }]) => uid !== except && !machines.has(uid) && resizing.knows(uid) && !isTerminalPhase(pod.status?.phase))
