@@ -11,6 +11,7 @@ import { runHook } from './hooks.ts';
 import type { RuntimePod } from './observed.ts';
 import { latestContainer } from './observed.ts';
 import type { PodAction } from './plan.ts';
+import type { Made } from './runtime-watch.ts';
 import { podLogDirectory } from './sandbox-config.ts';
 
 type Signalled<Req, Res> = (request: Req, signal: AbortSignal) => Promise<Res>;
@@ -84,7 +85,11 @@ export interface ApplyDeps {
 }
 
 /** What an action brought about that the runtime does not tell. */
-export type ActionResult = { readonly kind: 'done' } | { readonly kind: 'image'; readonly imageRef: string };
+export type ActionResult =
+  | { readonly kind: 'done' }
+  | { readonly kind: 'image'; readonly imageRef: string }
+  /** A sandbox, or a container that was started: all that is new in the runtime. */
+  | { readonly kind: 'made'; readonly made: Made };
 
 const done: ActionResult = { kind: 'done' };
 
@@ -133,19 +138,18 @@ export async function applyAction(
     case 'createSandbox': {
       try {
         const [config, handler] = await Promise.all([deps.sandboxConfig(pod, action.attempt, signal), deps.runtimeHandler(pod, signal)]);
-        await cri.runPodSandbox({ config, runtime_handler: handler }, signal);
+        const { pod_sandbox_id } = await cri.runPodSandbox({ config, runtime_handler: handler }, signal);
+        return pod_sandbox_id === undefined ? done : { kind: 'made', made: { sandboxId: pod_sandbox_id } };
       } catch (error) {
         if (!signal.aborted) recordEvent(pod, 'Warning', 'FailedCreatePodSandBox', `Failed to create pod sandbox: ${messageOf(error)}`);
         throw error;
       }
-      return done;
     }
     case 'stopSandbox':
       await absent(cri.stopPodSandbox({ pod_sandbox_id: action.id }, signal));
       return done;
     case 'startContainer':
-      await startContainer(deps, pod, runtime, action, signal);
-      return done;
+      return { kind: 'made', made: { sandboxId: action.sandboxId, containerId: await startContainer(deps, pod, runtime, action, signal) } };
     case 'preStop':
       await preStop(deps, pod, runtime, action, signal);
       return done;
@@ -199,13 +203,14 @@ function named(code: string, error: unknown): AgentError {
   return hasCode(error, code) ? error : new AgentError(code, messageOf(error), { cause: error });
 }
 
+/** Makes a container and starts it; resolves to its ID when its postStart hook, if it has one, has ended. */
 async function startContainer(
   deps: ApplyDeps,
   pod: AgentPod,
   runtime: RuntimePod,
   action: PodAction & { kind: 'startContainer' },
   signal: AbortSignal,
-): Promise<void> {
+): Promise<string> {
   const { cri, recordEvent } = deps;
   const container = containerNamed(pod, action.container);
   const path = fieldPathOf(pod, action.container);
@@ -236,13 +241,18 @@ async function startContainer(
   deps.containerActuated(pod, container.name, container.resources);
   recordEvent(pod, 'Normal', 'Created', 'Container created', path);
   try {
-    await cri.startContainer({ container_id: id }, signal);
+    // The link takes no time of its own meanwhile. Both have ended before either's failure is told.
+    const both = await Promise.allSettled([
+      cri.startContainer({ container_id: id }, signal),
+      linkLog(deps, pod, container.name, id, config.log_path ?? ''),
+    ]);
+    for (const one of both) if (one.status === 'rejected') throw one.reason;
   } catch (error) {
     throw fail('RunContainerError', error);
   }
   recordEvent(pod, 'Normal', 'Started', 'Container started', path);
-  await linkLog(deps, pod, container.name, id, config.log_path ?? '');
   if (container.lifecycle?.postStart !== undefined) await postStart(deps, pod, runtime, container, id, signal);
+  return id;
 }
 
 async function postStart(

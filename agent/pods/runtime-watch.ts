@@ -1,5 +1,5 @@
 import { open } from 'node:fs/promises';
-import type { Container, ContainerStatus, PodSandbox } from '../../cri-protos/generated/cri.ts';
+import type { Container, ContainerEventResponse, ContainerStatus, PodSandbox } from '../../cri-protos/generated/cri.ts';
 import type { Clock } from '../base/clock.ts';
 import { hasCode, messageOf } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
@@ -18,7 +18,13 @@ export interface RuntimeView {
   containerStatus: Signalled<{ container_id: string }, { status?: ContainerStatus | undefined }>;
   containerEvents(
     signal: AbortSignal,
-  ): AsyncIterable<{ pod_sandbox_status?: Parameters<typeof parseSandbox>[0] | undefined; container_id?: string | undefined }>;
+  ): AsyncIterable<Pick<ContainerEventResponse, 'pod_sandbox_status' | 'container_id' | 'container_event_type'>>;
+}
+
+/** What a call to the runtime has just made: a sandbox, or a container in it. */
+export interface Made {
+  readonly sandboxId: string;
+  readonly containerId?: string | undefined;
 }
 
 export interface RuntimeWatchOptions {
@@ -39,10 +45,10 @@ export interface RuntimeWatchOptions {
 /** The observer of the runtime. */
 export interface RuntimeWatch extends AsyncDisposable {
   /**
-   * Looks at one pod now and resolves when the table shows what was seen; `afresh` also at what changes by our own doing alone, the resources of running
-   * containers. Rejects when the runtime does not answer.
+   * Looks at one pod now and resolves when the table shows what was seen: all of it, or only what has just been made, which is the quicker; `afresh` also at
+   * what changes by our own doing alone, the resources of running containers. Rejects when the runtime does not answer.
    */
-  observe(uid: string, signal: AbortSignal, afresh?: boolean): Promise<void>;
+  observe(uid: string, signal: AbortSignal, what?: 'afresh' | Made): Promise<void>;
   /** When the last complete look ended, on mono; undefined before the first. */
   readonly lastRelist: number | undefined;
   /** How long it took, ms. */
@@ -52,6 +58,8 @@ export interface RuntimeWatch extends AsyncDisposable {
   /** True while the runtime's event stream is open. */
   readonly streaming: boolean;
 }
+
+const startNewsDelayMs = 20;
 
 /**
  * Keeps the table of what the runtime holds: by its event stream where it has one, with a relist as the audit, else by relists. An observation that was
@@ -66,6 +74,9 @@ export function watchRuntime(options: RuntimeWatchOptions): RuntimeWatch {
 
   // By pod UID: the sequence number of the newest observation begun that has been written.
   const written = new Map<string, number>();
+  // By pod UID: the sequence number of the newest look at a part of the pod. A look at the whole that was begun earlier may not know that part yet, and knows
+  // others that the part does not tell of: neither is right, and it is done once more.
+  const parts = new Map<string, number>();
   // By pod UID: from which observation on what is known of running containers may be outdated, until one has been written that looked at them.
   const outdated = new Map<string, number>();
   let sequence = 0;
@@ -74,11 +85,14 @@ export function watchRuntime(options: RuntimeWatchOptions): RuntimeWatch {
   let problem: string | undefined;
   let streaming = false;
 
-  function write(uid: string, begun: number, pod: RuntimePod | undefined): void {
-    if ((written.get(uid) ?? 0) > begun) return;
+  /** Writes a look at the whole pod; false when a later look at a part of it makes another necessary. */
+  function write(uid: string, begun: number, pod: RuntimePod | undefined): boolean {
+    if ((written.get(uid) ?? 0) > begun) return true;
+    if ((parts.get(uid) ?? 0) > begun) return false;
     written.set(uid, begun);
     if (pod === undefined || (pod.sandboxes.length === 0 && pod.containers.length === 0)) table.delete(uid);
     else if (!samePod(table.get(uid), pod)) table.set(uid, pod);
+    return true;
   }
 
   async function relist(): Promise<void> {
@@ -105,16 +119,18 @@ export function watchRuntime(options: RuntimeWatchOptions): RuntimeWatch {
     await Promise.all(
       [...pods.values()].map(async ({ owner, sandboxes, containers }) => {
         try {
-          write(owner.uid, begun, await inspect(owner, sandboxes, containers, controller.signal));
+          const pod = await inspect(owner, sandboxes, containers, controller.signal);
+          if (!write(owner.uid, begun, pod)) observeQuietly(owner.uid);
         } catch (error) {
           failures.push(error);
         }
       }),
     );
-    for (const uid of [...table.keys()]) if (!pods.has(uid)) write(uid, begun, undefined);
+    for (const uid of [...table.keys()]) if (!pods.has(uid) && !write(uid, begun, undefined)) observeQuietly(uid);
     for (const uid of written.keys()) {
       if (pods.has(uid) || table.has(uid)) continue;
       written.delete(uid);
+      parts.delete(uid);
       outdated.delete(uid);
     }
     if (failures.length > 0) throw failures[0];
@@ -188,16 +204,54 @@ export function watchRuntime(options: RuntimeWatchOptions): RuntimeWatch {
     }
   }
 
-  async function observe(uid: string, signal: AbortSignal, afresh = false): Promise<void> {
-    const begun = ++sequence;
-    if (afresh) outdated.set(uid, begun);
+  async function observe(uid: string, signal: AbortSignal, what?: 'afresh' | Made): Promise<void> {
+    if (typeof what === 'object' && (await observePart(uid, what, signal))) return;
     const filter = { label_selector: { 'io.kubernetes.pod.uid': uid } };
-    const [{ items = [] }, { containers = [] }] = await Promise.all([
-      cri.listPodSandbox({ filter }, signal),
-      cri.listContainers({ filter }, signal),
+    for (let done = false; !done; ) {
+      const begun = ++sequence;
+      if (what === 'afresh') outdated.set(uid, begun);
+      const [{ items = [] }, { containers = [] }] = await Promise.all([
+        cri.listPodSandbox({ filter }, signal),
+        cri.listContainers({ filter }, signal),
+      ]);
+      const owner = ownerOf(items[0]?.labels ?? containers[0]?.labels);
+      done = write(uid, begun, owner === undefined ? undefined : await inspect(owner, items, containers, signal));
+    }
+  }
+
+  /** Adds what has just been made to what is known of the pod; false when the runtime does not have it any more. */
+  async function observePart(uid: string, made: Made, signal: AbortSignal): Promise<boolean> {
+    const begun = ++sequence;
+    let owner: ReturnType<typeof ownerOf>;
+    let sandbox: RuntimeSandbox | undefined;
+    let container: RuntimeContainer | undefined;
+    try {
+      if (made.containerId === undefined) {
+        const { status } = await cri.podSandboxStatus({ pod_sandbox_id: made.sandboxId }, signal);
+        owner = ownerOf(status?.labels);
+        sandbox = status && parseSandbox(status);
+      } else {
+        const { status } = await cri.containerStatus({ container_id: made.containerId }, signal);
+        owner = ownerOf(status?.labels);
+        container = status && parseContainer(status, made.sandboxId, await terminationMessage(status));
+      }
+    } catch (error) {
+      if (hasCode(error, 'NotFound')) return false;
+      throw error;
+    }
+    if (owner?.uid !== uid) return false;
+    // A look at the whole that was begun later has seen it as well.
+    if ((written.get(uid) ?? 0) > begun) return true;
+    const known = table.get(uid);
+    const sandboxes = (known?.sandboxes ?? []).filter((s) => s.id !== sandbox?.id);
+    const containers = (known?.containers ?? []).filter((c) => c.id !== container?.id);
+    const pod = assemblePod(owner, sandbox === undefined ? sandboxes : [sandbox, ...sandboxes], [
+      ...(container ? [container] : []),
+      ...containers,
     ]);
-    const owner = ownerOf(items[0]?.labels ?? containers[0]?.labels);
-    write(uid, begun, owner === undefined ? undefined : await inspect(owner, items, containers, signal));
+    parts.set(uid, Math.max(parts.get(uid) ?? 0, begun));
+    if (!samePod(known, pod)) table.set(uid, pod);
+    return true;
   }
 
   async function relistLoop(): Promise<void> {
@@ -223,8 +277,13 @@ export function watchRuntime(options: RuntimeWatchOptions): RuntimeWatch {
         // Whatever happened while no stream was open is caught by one relist, begun after the stream.
         streaming = true;
         for (let next = await events.next(); next.done !== true; next = await events.next()) {
-          const uid = next.value.pod_sandbox_status?.metadata?.uid;
-          if (uid !== undefined && uid !== '') observeQuietly(uid);
+          const { pod_sandbox_status, container_id, container_event_type } = next.value;
+          const uid = pod_sandbox_status?.metadata?.uid;
+          if (uid === undefined || uid === '') continue;
+          // What is only created is nothing to act on: its start will tell, or the end of the call that was to start it.
+          if (container_event_type === 'CONTAINER_CREATED_EVENT') continue;
+          if (container_event_type === 'CONTAINER_STARTED_EVENT') observeStart(uid, container_id ?? '');
+          else observeQuietly(uid);
         }
       } catch (error) {
         if (controller.signal.aborted) return;
@@ -240,8 +299,21 @@ export function watchRuntime(options: RuntimeWatchOptions): RuntimeWatch {
     }
   }
 
+  /** A start is told twice, by this event and by the answer to the call, which knows what to look at: it goes first, and mostly leaves nothing to see. */
+  function observeStart(uid: string, id: string): void {
+    const timer = clock.after(startNewsDelayMs, () => {
+      timers.delete(timer);
+      const pod = table.get(uid);
+      if (pod?.sandboxes.some((s) => s.id === id && s.ready) === true) return;
+      if (pod?.containers.some((c) => c.id === id && c.state !== 'created') === true) return;
+      observeQuietly(uid);
+    });
+    timers.add(timer);
+  }
+
   // Events of one pod come in bursts: while one look is under way the next ones fold into one more.
   const looking = new Map<string, boolean>();
+  const timers = new Set<Disposable>();
   function observeQuietly(uid: string): void {
     if (looking.has(uid)) {
       looking.set(uid, true);
@@ -277,6 +349,7 @@ export function watchRuntime(options: RuntimeWatchOptions): RuntimeWatch {
     async [Symbol.asyncDispose]() {
       options.signal.removeEventListener('abort', stop);
       controller.abort(new Error('runtime watch closed'));
+      for (const timer of timers) timer[Symbol.dispose]();
       await Promise.allSettled(loops);
     },
   };

@@ -17,6 +17,7 @@ import { preempted } from './preemption.ts';
 import { type AllocationRecord, createResizing } from './resizing.ts';
 import { advanceBackoff, backoffKey, backoffUntil } from './restart.ts';
 import { isRestartingAll } from './restart-all.ts';
+import type { RuntimeWatch } from './runtime-watch.ts';
 import { computeStatus } from './status.ts';
 import { failureKey, freshWork, type MutableWork, noteFailure, noteSuccess, stepName, touchesRuntime } from './work.ts';
 
@@ -67,7 +68,7 @@ export interface PodsOptions {
   /** By UID: whoever wants a pod ended says so here. */
   readonly endings: ReadonlyTable<Ending>;
   /** Looks at a pod; `afresh` also at the resources of its running containers. */
-  readonly observe: (uid: string, signal: AbortSignal, afresh?: boolean) => Promise<void>;
+  readonly observe: RuntimeWatch['observe'];
   /** By UID: the pods that may run here, with what they were given. Written here alone. */
   readonly admitted: Table<PodSpecRow>;
   /** What was set aside for each pod, and what its cgroups were last told: both outlive the agent. */
@@ -490,7 +491,8 @@ export function startPods(options: PodsOptions): Pods {
     if (machine.controllers.get(key) !== controller) return;
     // The action stays in flight until its outcome is in the table, so that no plan is made on what was.
     if (touchesRuntime(action)) {
-      await options.observe(uid, options.signal, action.kind === 'resizePod').catch((error: unknown) => {
+      const what = result?.kind === 'made' ? result.made : action.kind === 'resizePod' ? 'afresh' : undefined;
+      await options.observe(uid, options.signal, what).catch((error: unknown) => {
         if (!options.signal.aborted) log.debug({ podUid: uid, err: messageOf(error) }, 'could not look at pod after an action');
       });
     }

@@ -333,7 +333,7 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     runtime,
     verdicts,
     endings,
-    observe: (uid, s, afresh) => runtimeWatch.observe(uid, s, afresh),
+    observe: (uid, s, what) => runtimeWatch.observe(uid, s, what),
     admitted,
     allocated: stack.use(await openPodResources(join(config.rootDir, 'allocated_pods_state'), log)),
     actuated: stack.use(await openPodResources(join(config.rootDir, 'actuated_pods_state'), log)),
