@@ -400,13 +400,25 @@ test('thirty pods start and run through it all', { timeout: 300_000 }, () =>
     const warnings = new Map<string, number>();
     for (const { type, reason } of items) if (type === 'Warning') warnings.set(reason, (warnings.get(reason) ?? 0) + 1);
     tell(`warning events: ${[...warnings].map(([reason, count]) => `${reason} × ${count}`).join(', ') || 'none'}`);
-    const killed = items.filter(({ reason, involvedObject }) => reason === 'Killing' && involvedObject.name !== 'warm-up');
+    const killed = items.filter(
+      ({ reason, involvedObject, message }) => reason === 'Killing' && involvedObject.name !== 'warm-up' && !isHalfStarted(message),
+    );
+    const halfStarted = items.filter(({ reason, message }) => reason === 'Killing' && isHalfStarted(message)).length;
+    tell(`containers that a killed runtime knew no more whether it had started them: ${halfStarted}`);
     assert.deepEqual(
       killed.map(({ involvedObject, message }) => `${involvedObject.name}: ${message}`),
       [],
     );
   }),
 );
+
+/**
+ * True for the end of a container that was being started when the runtime was killed: the runtime then calls its state unknown, and kubelet too ends it
+ * before it starts another. A container that had been seen running and is ended so is among the violations.
+ */
+function isHalfStarted(message: string): boolean {
+  return message === 'Container is in "unknown" state, try killing it before restart';
+}
 
 /**
  * True for shims and runc's notes of containers that containerd no longer knows. It loses them when its caller goes away in the middle of a start ("cleaning
