@@ -1,7 +1,7 @@
 import type { Container, PodCondition, ResourceRequirements } from '../model/generated/api.ts';
 import { type AgentPod, isSidecar } from '../model/pod.ts';
 import { qosClassOf } from '../model/qos.ts';
-import { compareQuantity, parseMilli, parseQuantity, sameQuantity } from '../model/quantity.ts';
+import { compareQuantity, formatBinary, formatMilli, parseMilli, parseQuantity, sameQuantity } from '../model/quantity.ts';
 import { podLimitDeclared, podLimits, podRequests } from '../model/resources.ts';
 import type { Preemption } from './admission.ts';
 import { latestContainer, type RuntimePod } from './observed.ts';
@@ -184,8 +184,8 @@ export function sizedContainer(container: Container, size: Size): Container {
     const { cpu: _, memory: __, ...others } = own ?? {};
     return {
       ...others,
-      ...(milliCpu === 0 ? {} : { cpu: `${milliCpu}m` }),
-      ...(memoryBytes === 0 ? {} : { memory: `${memoryBytes}` }),
+      ...(milliCpu === 0 ? {} : { cpu: formatMilli(milliCpu) }),
+      ...(memoryBytes === 0 ? {} : { memory: formatBinary(memoryBytes) }),
     };
   };
   const { requests, limits, ...rest } = container.resources ?? {};

@@ -18,9 +18,10 @@ const replace = { $patch: 'replace' };
 export function statusPatch(pod: AgentPod, status: PodStatus): StatusPatch {
   const addresses = (ips: { ip: string }[] | undefined): unknown[] | undefined => (ips === undefined ? undefined : [...ips, replace]);
   const had = pod.status ?? {};
-  // A map is merged key by key unless told to be replaced.
-  const whole = <T extends object>(map: T | undefined): (T & { $patch: string }) | undefined =>
-    map === undefined ? undefined : { ...map, ...replace };
+  // A map is merged key by key: what it no longer has is said to be gone. ($patch: replace would lose a map that the API does not have yet.)
+  type List = Record<string, string> | undefined;
+  const whole = (now: List, before: List): Record<string, string | null> | undefined =>
+    now === undefined ? undefined : { ...Object.fromEntries(Object.keys(before ?? {}).map((name) => [name, null])), ...now };
   const present = new Set((status.conditions ?? []).map((c) => c.type));
   const gone = (now: unknown, before: unknown): unknown => (now === undefined && before !== undefined ? null : now);
   return {
@@ -37,8 +38,11 @@ export function statusPatch(pod: AgentPod, status: PodStatus): StatusPatch {
       podIP: gone(status.podIP, had.podIP),
       podIPs: addresses(status.podIPs),
       resize: gone(status.resize, had.resize),
-      allocatedResources: whole(status.allocatedResources),
-      resources: whole(status.resources),
+      allocatedResources: whole(status.allocatedResources, had.allocatedResources),
+      resources: status.resources && {
+        requests: whole(status.resources.requests, had.resources?.requests),
+        limits: whole(status.resources.limits, had.resources?.limits),
+      },
       conditions: [
         ...(status.conditions ?? [])
           .filter((c) => ownConditions.has(c.type) || c.type === 'DisruptionTarget')
@@ -76,7 +80,6 @@ function shows(have: unknown, want: unknown, field: string): boolean {
   if (isObject(want)) {
     if (!isObject(have)) return Object.values(want).every((v) => v === undefined || (isObject(v) && Object.keys(v).length === 0));
     const keys = new Set([...Object.keys(want), ...Object.keys(have)]);
-    keys.delete('$patch');
     return [...keys].every((key) => shows(have[key], want[key] ?? null, key));
   }
   // The API leaves out what is false or zero in some places and keeps it in others.

@@ -42,6 +42,13 @@ test('fields that are gone are removed', () => {
   assert.equal(patch.status.initContainerStatuses, null);
 });
 
+test('a resource that the pod no longer has is taken out of the map', () => {
+  const before = pod({}, {}, { ...status, allocatedResources: { cpu: '1', memory: '1Gi' }, resources: { limits: { cpu: '2' } } });
+  const patch = statusPatch(before, { ...status, allocatedResources: { cpu: '2' }, resources: { requests: { cpu: '2' }, limits: {} } });
+  assert.deepEqual(patch.status.allocatedResources, { cpu: '2', memory: null });
+  assert.deepEqual(patch.status.resources, { requests: { cpu: '2' }, limits: { cpu: null } });
+});
+
 test('what the API shows already needs no patch', () => {
   const shown = pod({}, {}, status);
   assert.equal(alreadyShown(shown, statusPatch(shown, status)), true);
