@@ -99,6 +99,8 @@ export interface PodWork {
   readonly crashes: ReadonlyMap<string, CrashBackoff>;
   /** By container that was taken away to start anew: the number of its next instance and, where its own end was the cause, when that was (wall, ms). */
   readonly resets: ReadonlyMap<string, { readonly attempt: number; readonly endedAt: number | undefined }>;
+  /** By container ID: why the runtime did not stop or remove it when asked last. */
+  readonly stuck: ReadonlyMap<string, StepFailure>;
   /** IDs of containers whose preStop hook has ended. */
   readonly preStopped: ReadonlySet<string>;
   /** By container ID: when (mono, ms) its stop began. */
@@ -271,7 +273,7 @@ function planSync(input: PlanInput, runtime: RuntimePod, draft: Draft): void {
   }
   const held = planResize(input, resize, draft);
   for (const start of containersToStart(input, runtime)) planStart(input, runtime, sandbox.id, start, held, draft);
-  pruneDead(runtime, draft);
+  pruneDead(input, runtime, draft);
 }
 
 /** True when volumes have been failing for so long that a sandbox in which nothing has been started is not kept for them. */
@@ -291,6 +293,7 @@ function planReset(input: PlanInput, runtime: RuntimePod, draft: Draft): void {
   const [next] = resetOrder(input.pod, runtime);
   if (next === undefined) return;
   const { instance, source } = next;
+  if (!draft.mayTry(instance.name, input.work.stuck.get(instance.id))) return;
   draft.act({
     kind: 'resetContainer',
     id: instance.id,
@@ -424,8 +427,7 @@ function planStart(input: PlanInput, runtime: RuntimePod, sandboxId: string, sta
   if (latest?.state === 'unknown' || latest?.state === 'created') {
     // Whether it runs is not known, or its start was cut short: end it before another is made, so that there are never two.
     if (work.inFlight.has(`start:${container.name}`)) return;
-    if (latest.state === 'created') draft.act({ kind: 'removeContainer', id: latest.id });
-    else
+    if (latest.state === 'unknown') {
       stopContainer(
         input,
         draft,
@@ -435,7 +437,11 @@ function planStart(input: PlanInput, runtime: RuntimePod, sandboxId: string, sta
         'Unknown',
         `Container is in "unknown" state, try killing it before restart`,
       );
-    return;
+      return;
+    }
+    removeContainer(input, draft, latest.id);
+    // One that the runtime will not let go (containerd, killed in the middle of a start) never ran: it stays behind, and the next is made beside it.
+    if (!work.stuck.has(latest.id)) return;
   }
   const previousEnd = latest === undefined ? work.resets.get(container.name)?.endedAt : latest.finishedAt;
   if (previousEnd !== undefined) {
@@ -490,7 +496,8 @@ function planPull(input: PlanInput, container: Container, attempt: number, draft
 /** 0 for the first instance; else one more than the last, as the runtime or, failing that, the published status remembers it. */
 function nextAttempt(pod: AgentPod, runtime: RuntimePod, container: Container, work: PodWork): number {
   const latest = latestContainer(runtime, container.name);
-  if (latest !== undefined) return latest.state === 'created' ? latest.restartCount : latest.restartCount + 1;
+  // The name of one that stays behind is taken.
+  if (latest !== undefined) return latest.state === 'created' && !work.stuck.has(latest.id) ? latest.restartCount : latest.restartCount + 1;
   const reset = work.resets.get(container.name);
   if (reset !== undefined) return reset.attempt;
   const published = [...(pod.status?.containerStatuses ?? []), ...(pod.status?.initContainerStatuses ?? [])].find(
@@ -586,19 +593,24 @@ function stopContainer(
     message,
     comesBack,
   };
+  if (!draft.mayTry(latest.name, work.stuck.get(latest.id))) return;
   const killsAt = work.inFlight.get(actionKey(action));
   // A stop under way that would wait longer than it now may is replaced; a second's slack keeps rounding from doing so.
   if (killsAt !== undefined && killsAt - 1000 > now.mono + waitMs) draft.supersede(action);
   else draft.act(action);
 }
 
+function removeContainer(input: PlanInput, draft: Draft, id: string): void {
+  if (draft.mayTry('pod', input.work.stuck.get(id))) draft.act({ kind: 'removeContainer', id });
+}
+
 /** Dead instances beyond the latest and the one before it (whose end `lastState` shows) are removed. */
-function pruneDead(runtime: RuntimePod, draft: Draft): void {
+function pruneDead(input: PlanInput, runtime: RuntimePod, draft: Draft): void {
   const seen = new Map<string, number>();
   for (const c of runtime.containers) {
     const count = (seen.get(c.name) ?? 0) + 1;
     seen.set(c.name, count);
-    if (count > 2 && c.state === 'exited') draft.act({ kind: 'removeContainer', id: c.id });
+    if (count > 2 && c.state === 'exited') removeContainer(input, draft, c.id);
   }
 }
 

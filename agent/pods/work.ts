@@ -8,6 +8,7 @@ export type MutableWork = { -readonly [K in keyof PodWork]: PodWork[K] } & {
   failures: Map<string, StepFailure>;
   crashes: Map<string, CrashBackoff>;
   resets: Map<string, { attempt: number; endedAt: number | undefined }>;
+  stuck: Map<string, StepFailure>;
   preStopped: Set<string>;
   stopSince: Map<string, number>;
   comeBack: Set<string>;
@@ -31,6 +32,7 @@ export function freshWork(): MutableWork {
     failures: new Map(),
     crashes: new Map(),
     resets: new Map(),
+    stuck: new Map(),
     preStopped: new Set(),
     stopSince: new Map(),
     comeBack: new Set(),
@@ -80,8 +82,13 @@ export function noteSuccess(work: MutableWork, action: PodAction, result: Action
         endedAt: action.sourceEnd ?? known?.endedAt,
       });
       work.failures.delete(action.container);
+      work.stuck.delete(action.id);
       break;
     }
+    case 'stopContainer':
+    case 'removeContainer':
+      work.stuck.delete(action.id);
+      break;
     case 'preStop':
       work.preStopped.add(action.id);
       break;
@@ -117,6 +124,11 @@ export function noteFailure(work: MutableWork, action: PodAction, failure: StepF
       // Another start looks at the image anew: it may have been removed meanwhile.
       work.images.delete(action.container);
       break;
+    case 'stopContainer':
+    case 'removeContainer':
+    case 'resetContainer':
+      work.stuck.set(action.id, failure);
+      break;
     case 'preStop':
       work.preStopped.add(action.id);
       break;
@@ -144,7 +156,8 @@ export function touchesRuntime(action: PodAction): boolean {
 
 /** Under which name failures in a row of an action are counted. */
 export function failureKey(action: PodAction): string {
-  return action.kind === 'pullImage' || action.kind === 'startContainer' ? `${action.kind}:${action.container}` : action.kind;
+  if ('id' in action) return `${action.kind}:${action.id}`;
+  return 'container' in action ? `${action.kind}:${action.container}` : action.kind;
 }
 
 /** An action in a word or two, for people. */

@@ -80,6 +80,7 @@ export const idleWork: PodWork = {
   failures: new Map(),
   crashes: new Map(),
   resets: new Map(),
+  stuck: new Map(),
   preStopped: new Set(),
   stopSince: new Map(),
   comeBack: new Set(),

@@ -161,6 +161,28 @@ const cases: Case[] = [
     actions: ['remove a-0'],
   },
   {
+    name: 'created, and the runtime will not let it go: left, the next beside it, and asked again later',
+    input: {
+      runtime: runtimePod([sandbox()], [instance('a', { state: 'created' })]),
+      work: {
+        images: new Map([['a', { attempt: 1, imageRef: 'r' }]]),
+        stuck: new Map([['a-0', { reason: 'FailedPrecondition', message: 'cannot delete running task', retryAt: now.mono + 1000 }]]),
+      },
+    },
+    actions: ['start a#1'],
+    wakeInMs: 1000,
+  },
+  {
+    name: 'a stop that failed waits before it is tried again',
+    input: {
+      lifecycle: terminating(),
+      runtime: runtimePod([sandbox()], [instance('a')]),
+      work: { stuck: new Map([['a-0', { reason: 'Unavailable', message: 'no runtime', retryAt: now.mono + 500 }]]) },
+    },
+    actions: [],
+    wakeInMs: 500,
+  },
+  {
     name: 'init containers one by one',
     input: { pod: pod({ initContainers: [container('i'), container('j')] }), work: have('i', 'j', 'a') },
     actions: ['start i#0'],
