@@ -100,7 +100,7 @@ export interface PodWork {
   /** By container that was taken away to start anew: the number of its next instance and, where its own end was the cause, when that was (wall, ms). */
   readonly resets: ReadonlyMap<string, { readonly attempt: number; readonly endedAt: number | undefined }>;
   /** By container ID: why the runtime did not stop or remove it when asked last. */
-  readonly stuck: ReadonlyMap<string, StepFailure>;
+  readonly stuck: ReadonlyMap<string, StepFailure & { readonly tries: number }>;
   /** IDs of containers whose preStop hook has ended. */
   readonly preStopped: ReadonlySet<string>;
   /** By container ID: when (mono, ms) its stop began. */
@@ -441,7 +441,7 @@ function planStart(input: PlanInput, runtime: RuntimePod, sandboxId: string, sta
     }
     removeContainer(input, draft, latest.id);
     // One that the runtime will not let go (containerd, killed in the middle of a start) never ran: it stays behind, and the next is made beside it.
-    if (!work.stuck.has(latest.id)) return;
+    if (!staysBehind(work, latest.id)) return;
   }
   const previousEnd = latest === undefined ? work.resets.get(container.name)?.endedAt : latest.finishedAt;
   if (previousEnd !== undefined) {
@@ -497,7 +497,8 @@ function planPull(input: PlanInput, container: Container, attempt: number, draft
 function nextAttempt(pod: AgentPod, runtime: RuntimePod, container: Container, work: PodWork): number {
   const latest = latestContainer(runtime, container.name);
   // The name of one that stays behind is taken.
-  if (latest !== undefined) return latest.state === 'created' && !work.stuck.has(latest.id) ? latest.restartCount : latest.restartCount + 1;
+  if (latest !== undefined)
+    return latest.state === 'created' && !staysBehind(work, latest.id) ? latest.restartCount : latest.restartCount + 1;
   const reset = work.resets.get(container.name);
   if (reset !== undefined) return reset.attempt;
   const published = [...(pod.status?.containerStatuses ?? []), ...(pod.status?.initContainerStatuses ?? [])].find(
@@ -598,6 +599,14 @@ function stopContainer(
   // A stop under way that would wait longer than it now may is replaced; a second's slack keeps rounding from doing so.
   if (killsAt !== undefined && killsAt - 1000 > now.mono + waitMs) draft.supersede(action);
   else draft.act(action);
+}
+
+// With the back-off of failed steps about fifteen seconds: a runtime that has just been restarted mostly comes round before.
+const triesToRemove = 6;
+
+/** True for a container that the runtime was asked to remove often enough. */
+function staysBehind(work: PodWork, id: string): boolean {
+  return (work.stuck.get(id)?.tries ?? 0) >= triesToRemove;
 }
 
 function removeContainer(input: PlanInput, draft: Draft, id: string): void {

@@ -8,7 +8,7 @@ export type MutableWork = { -readonly [K in keyof PodWork]: PodWork[K] } & {
   failures: Map<string, StepFailure>;
   crashes: Map<string, CrashBackoff>;
   resets: Map<string, { attempt: number; endedAt: number | undefined }>;
-  stuck: Map<string, StepFailure>;
+  stuck: Map<string, StepFailure & { tries: number }>;
   preStopped: Set<string>;
   stopSince: Map<string, number>;
   comeBack: Set<string>;
@@ -127,7 +127,7 @@ export function noteFailure(work: MutableWork, action: PodAction, failure: StepF
     case 'stopContainer':
     case 'removeContainer':
     case 'resetContainer':
-      work.stuck.set(action.id, failure);
+      work.stuck.set(action.id, { ...failure, tries: (work.stuck.get(action.id)?.tries ?? 0) + 1 });
       break;
     case 'preStop':
       work.preStopped.add(action.id);

@@ -166,7 +166,9 @@ const cases: Case[] = [
       runtime: runtimePod([sandbox()], [instance('a', { state: 'created' })]),
       work: {
         images: new Map([['a', { attempt: 1, imageRef: 'r' }]]),
-        stuck: new Map([['a-0', { reason: 'FailedPrecondition', message: 'cannot delete running task', retryAt: now.mono + 1000 }]]),
+        stuck: new Map([
+          ['a-0', { reason: 'FailedPrecondition', message: 'cannot delete running task', retryAt: now.mono + 1000, tries: 6 }],
+        ]),
       },
     },
     actions: ['start a#1'],
@@ -177,7 +179,7 @@ const cases: Case[] = [
     input: {
       lifecycle: terminating(),
       runtime: runtimePod([sandbox()], [instance('a')]),
-      work: { stuck: new Map([['a-0', { reason: 'Unavailable', message: 'no runtime', retryAt: now.mono + 500 }]]) },
+      work: { stuck: new Map([['a-0', { reason: 'Unavailable', message: 'no runtime', retryAt: now.mono + 500, tries: 1 }]]) },
     },
     actions: [],
     wakeInMs: 500,
