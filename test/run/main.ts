@@ -71,7 +71,13 @@ const stages: readonly Stage[] = [
     limitMs: 30 * minute,
     steps: [{ tests: 'test/cluster/*.test.ts', fileLimitMs: 15 * minute }],
   },
-  { name: 'e2e', says: 'upstream e2e specs on a lab with our node', prepared: true, limitMs: 20 * minute, steps: [{ suite: 'smoke' }] },
+  {
+    name: 'e2e',
+    says: 'upstream e2e specs on a lab with our node',
+    prepared: true,
+    limitMs: 30 * minute,
+    steps: [{ suite: 'smoke' }, { suite: 'node-basic' }],
+  },
 ];
 
 // Builds of Kubernetes are the longest thing of a cold run: the API server alone takes minutes on two cores.
@@ -83,7 +89,7 @@ Runs every check and test, installing and building first what they need, and end
 
 stages: ${stages.map(({ name, says }) => `${name.padEnd(11)} ${says}`).join('\n        ')}
 
---suite  the suite of test/e2e/suites for the e2e stage (default: smoke)
+--suite  the suite of test/e2e/suites for the e2e stage (default: smoke and node-basic)
 `;
 
 // ------------------------------------------------------------------------------------------------------------------ running commands
