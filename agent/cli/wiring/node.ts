@@ -1,4 +1,5 @@
 import { mkdir, readFile } from 'node:fs/promises';
+import { flushCompileCache } from 'node:module';
 import { join } from 'node:path';
 import type { StatusResponse } from '../../../cri-protos/generated/cri.ts';
 import { systemClock } from '../../base/clock.ts';
@@ -545,6 +546,8 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     );
   }
   log.info({ node: nodeName, runtime: runtimeName, standalone: cluster === undefined }, 'node agent started');
+  // Node keeps compiled code at an orderly end only; a start after SIGKILL shall be a quick one too.
+  flushCompileCache();
   await new Promise<void>((resolve) => {
     if (signal.aborted) resolve();
     signal.addEventListener('abort', () => resolve(), { once: true });
