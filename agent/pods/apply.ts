@@ -118,11 +118,14 @@ export async function applyAction(
   const { uid } = pod.metadata;
   switch (action.kind) {
     case 'prepare': {
-      await deps.ensureCgroup(pod, signal);
       const dir = deps.podDir(uid);
-      await mkdir(join(dir, 'volumes'), { recursive: true, mode: 0o750 });
-      await mkdir(join(dir, 'plugins'), { recursive: true, mode: 0o750 });
-      await mkdir(podLogDirectory(deps.podLogsDir, pod.metadata), { recursive: true, mode: 0o755 });
+      const parts = await Promise.allSettled([
+        deps.ensureCgroup(pod, signal),
+        mkdir(join(dir, 'volumes'), { recursive: true, mode: 0o750 }),
+        mkdir(join(dir, 'plugins'), { recursive: true, mode: 0o750 }),
+        mkdir(podLogDirectory(deps.podLogsDir, pod.metadata), { recursive: true, mode: 0o755 }),
+      ]);
+      for (const part of parts) if (part.status === 'rejected') throw part.reason;
       return done;
     }
     case 'mountVolumes':

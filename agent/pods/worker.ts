@@ -400,7 +400,9 @@ export function startPods(options: PodsOptions): Pods {
     });
     machine.waiting = plan.waiting;
     // Launched first: the status below is worked out while they run.
-    if (observed !== undefined) for (const action of plan.actions) launch(uid, machine, observed, action);
+    // The sandbox first, since it takes the longest and the others are done before it.
+    const order = plan.actions.toSorted((a, b) => Number(b.kind === 'createSandbox') - Number(a.kind === 'createSandbox'));
+    if (observed !== undefined) for (const action of order) launch(uid, machine, observed, action);
     if (observed !== undefined || published.phase !== undefined) publish(uid, machine, observed, published, now.wall);
     return plan.wakeAt;
   }

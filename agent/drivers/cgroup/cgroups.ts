@@ -181,21 +181,32 @@ async function makeDirectories(mountPoint: string, cgroup: string): Promise<void
   }
 }
 
-/** A new v1 cpuset has no CPUs and no memory nodes and takes no process: each level gets its parent's. */
+/**
+ * A new v1 cpuset has no CPUs and no memory nodes and takes no process: each level gets its parent's. Only the levels that are missing are looked at, and the
+ * one above them, since pods start in a cgroup whose parents are all there.
+ */
 async function makeCpuset(mountPoint: string, cgroup: string): Promise<void> {
-  let parent = mountPoint;
-  for (const name of cgroup.split('/').filter((segment) => segment !== '')) {
-    const at = path.join(parent, name);
-    await makeDirectory(at);
+  // The root has them all.
+  if (cgroup === '/' || cgroup === '') return;
+  const at = path.join(mountPoint, cgroup);
+  const parent = path.dirname(cgroup);
+  const read = async (where: string, file: string): Promise<string> =>
+    (await fs.promises.readFile(path.join(mountPoint, where, file), 'utf8')).trim();
+  try {
+    await fs.promises.mkdir(at, { mode: 0o755 }).catch(async (error: unknown) => {
+      if (isErrno(error, 'EEXIST')) return;
+      if (!isErrno(error, 'ENOENT')) throw error;
+      await makeCpuset(mountPoint, parent);
+      await makeDirectory(at);
+    });
     for (const file of ['cpuset.cpus', 'cpuset.mems']) {
-      try {
-        if ((await fs.promises.readFile(path.join(at, file), 'utf8')).trim() !== '') continue;
-        await fs.promises.writeFile(path.join(at, file), (await fs.promises.readFile(path.join(parent, file), 'utf8')).trim());
-      } catch (error) {
-        throw fromFsError(error, `cannot hand ${file} down to cgroup ${cgroup}`);
-      }
+      if ((await read(cgroup, file)) !== '') continue;
+      // Somebody has made the parent and not filled it: it goes first.
+      if ((await read(parent, file)) === '') await makeCpuset(mountPoint, parent);
+      await fs.promises.writeFile(path.join(at, file), await read(parent, file));
     }
-    parent = at;
+  } catch (error) {
+    throw error instanceof AgentError ? error : fromFsError(error, `cannot create cgroup ${cgroup} in ${mountPoint}`);
   }
 }
 
