@@ -27,6 +27,8 @@ type Recipe = {
   package: string;
   /** Built with `go test -c` rather than `go build`. */
   test?: boolean;
+  /** Kept in a folder of the cache of its own name, so that its recipe is no part of the others' key; default: the module's folder. */
+  family?: string;
 };
 
 const recipes = {
@@ -42,6 +44,7 @@ const recipes = {
   coredns: { module: 'coredns', package: 'github.com/coredns/coredns' },
   'e2e.test': { module: '.', package: 'k8s.io/kubernetes/test/e2e', test: true },
   ginkgo: { module: '.', package: 'github.com/onsi/ginkgo/v2/ginkgo' },
+  'e2e_node.test': { module: '.', package: 'k8s.io/kubernetes/test/e2e_node', test: true, family: 'e2e-node' },
 } as const satisfies Record<string, Recipe>;
 
 export type BinaryName = keyof typeof recipes;
@@ -50,19 +53,22 @@ export const binaryNames = Object.keys(recipes) as BinaryName[];
 
 const homes = new Map<string, Promise<string>>();
 
-/** Folder of a module's binaries in the cache. A change of go.mod, go.sum or a recipe is another folder; the Go version is not part of the key. */
-const homeOf = (module: Recipe['module']): Promise<string> => {
-  const known = homes.get(module);
+const familyOf = ({ module, family }: Recipe): string => family ?? (module === '.' ? 'kubernetes' : module);
+
+/** Folder of a family's binaries in the cache. A change of go.mod, go.sum or a recipe is another folder; the Go version is not part of the key. */
+const homeOf = (recipe: Recipe): Promise<string> => {
+  const { module } = recipe;
+  const family = familyOf(recipe);
+  const known = homes.get(family);
   if (known !== undefined) return known;
   const made = (async () => {
     const hash = createHash('sha256').update(
-      JSON.stringify([Object.entries(recipes).filter(([, recipe]) => recipe.module === module), versionFlags]),
+      JSON.stringify([Object.entries<Recipe>(recipes).filter(([, each]) => familyOf(each) === family), versionFlags]),
     );
     for (const name of ['go.mod', 'go.sum']) hash.update(await readFile(join(goFolder, module, name)));
-    const label = module === '.' ? 'kubernetes' : module;
-    return join(cacheRoot(), 'lab', 'bin', `${label}-${process.arch}-${hash.digest('hex').slice(0, 12)}`);
+    return join(cacheRoot(), 'lab', 'bin', `${family}-${process.arch}-${hash.digest('hex').slice(0, 12)}`);
   })();
-  homes.set(module, made);
+  homes.set(family, made);
   return made;
 };
 
@@ -143,7 +149,7 @@ const runQuietly = (go: string, args: readonly string[], cwd: string): Promise<v
 
 /** Path of one binary, built when the cache has none of this version yet. Safe to call from several processes at once. */
 export const ensureBinary = async (name: BinaryName): Promise<string> => {
-  const target = join(await homeOf(recipes[name].module), name);
+  const target = join(await homeOf(recipes[name]), name);
   if (existsSync(target)) return target;
   await withLock(`${target}.lock`, async () => {
     if (!existsSync(target)) await build(name, target);
