@@ -92,3 +92,43 @@ export const judge = (results: readonly SpecResult[], options: { isSuite: boolea
   const listed = new Set(options.passList ?? passed);
   return { passed, failed, skipped, regressions: must.filter((name) => !has.has(name)), gains: passed.filter((name) => !listed.has(name)) };
 };
+
+/** How often upstream's node passed a spec here, of how many runs. */
+export type Tally = { passed: number; runs: number };
+
+/** Tallies by spec name out of test/e2e/upstream-runs.tsv: "PASSED<tab>RUNS<tab>SPEC" a line, under a line of headings. */
+export const parseTallies = (text: string): Map<string, Tally> =>
+  new Map(
+    text
+      .split('\n')
+      .slice(1)
+      .filter((line) => line !== '')
+      .map((line) => {
+        const [passed = '', runs = '', ...spec] = line.split('\t');
+        if (!/^\d+$/.test(passed) || !/^\d+$/.test(runs) || spec.length !== 1) throw new Error(`not a line of tallies: ${line}`);
+        return [spec.join(''), { passed: Number(passed), runs: Number(runs) }];
+      }),
+  );
+
+/** What `parseTallies` reads, in the order of names. */
+export const formatTallies = (tallies: ReadonlyMap<string, Tally>): string =>
+  [
+    'passed\truns\tspec',
+    ...[...tallies].sort(([a], [b]) => (a < b ? -1 : 1)).map(([spec, { passed, runs }]) => `${passed}\t${runs}\t${spec}`),
+    '',
+  ].join('\n');
+
+/** The tallies after one more run of upstream. A spec that the run's end cut off (no time spent in it) was not run. */
+export const tallied = (tallies: ReadonlyMap<string, Tally>, results: readonly SpecResult[]): Map<string, Tally> => {
+  const sums = new Map(tallies);
+  for (const { name, state, seconds } of results) {
+    if (state === 'failed' && seconds === 0) continue;
+    const { passed, runs } = sums.get(name) ?? { passed: 0, runs: 0 };
+    sums.set(name, { passed: passed + (state === 'passed' ? 1 : 0), runs: runs + 1 });
+  }
+  return sums;
+};
+
+/** Whether upstream passes a spec: in at least two of three runs. */
+export const passesSteadily = (tally: Tally | undefined): boolean =>
+  tally !== undefined && tally.passed >= 2 && tally.passed * 3 >= tally.runs * 2;

@@ -4,7 +4,20 @@ import { createWriteStream, existsSync, mkdirSync, readFileSync, rmSync, writeFi
 import { join, resolve } from 'node:path';
 import { ensureBinaries } from './binaries.ts';
 import { cgroupProcs, makeCgroup } from './cgroups.ts';
-import { type Exclusion, judge, parseSpecList, resultsOf, type SpecReport, type Suite, selectSpecs, suiteFailures } from './e2e-report.ts';
+import {
+  type Exclusion,
+  formatTallies,
+  judge,
+  parseSpecList,
+  parseTallies,
+  passesSteadily,
+  resultsOf,
+  type SpecReport,
+  type Suite,
+  selectSpecs,
+  suiteFailures,
+  tallied,
+} from './e2e-report.ts';
 import { run, say } from './images-debian.ts';
 import { labState, startLab } from './lab.ts';
 import { type AgentKind, bootId, enter, type LabRecord, labPaths } from './record.ts';
@@ -22,7 +35,9 @@ export type E2eOptions = {
   procs?: number | undefined;
   nodes?: number | undefined;
   runtime?: RuntimeKind | undefined;
-  /** Adds what passed to the suite's pass list, which says what upstream passes. */
+  /** Of a suite only the specs whose full name matches this regex. */
+  only?: string | undefined;
+  /** Counts the results in test/e2e/upstream-runs.tsv, and adds what upstream has passed in two of three runs to the suite's pass list. */
   record?: boolean | undefined;
 };
 
@@ -39,6 +54,8 @@ const readPasses = (what: string): string[] | undefined =>
         .split('\n')
         .filter((line) => line !== '')
     : undefined;
+
+const tallyFile = join(folder, 'upstream-runs.tsv');
 
 const suitableLab = async (options: E2eOptions, suite: Suite | undefined): Promise<LabRecord> => {
   const lab = labState(options.name);
@@ -69,7 +86,9 @@ export const runE2e = async (options: E2eOptions): Promise<number> => {
   const suite: Suite = named ?? { description: options.what, focus: [`/${options.what}/`] };
   const binaries = await ensureBinaries(['e2e.test', 'ginkgo', 'kubectl']);
   const all = parseSpecList(await run(binaries['e2e.test'], ['--list-tests']));
-  const selected = selectSpecs(suite, all);
+  const only = options.only === undefined ? undefined : new RegExp(options.only);
+  const selected = selectSpecs(suite, all).filter((name) => only?.test(name) ?? true);
+  if (selected.length === 0) throw new Error(`no spec of "${options.what}" matches ${options.only}`);
   const exclusions = (JSON.parse(readFileSync(join(folder, 'exclusions.json'), 'utf8')) as Exclusion[]).filter(({ spec }) =>
     selected.includes(spec),
   );
@@ -122,13 +141,18 @@ export const runE2e = async (options: E2eOptions): Promise<number> => {
     (each) => each.SpecReports ?? [],
   );
   const results = resultsOf(chosen, specReports);
-  const verdict = judge(results, { isSuite: named !== undefined, passList: named === undefined ? undefined : readPasses(options.what) });
+  const listed = named === undefined ? undefined : readPasses(options.what);
+  const passList = only === undefined ? listed : listed?.filter((name) => only.test(name));
+  const verdict = judge(results, { isSuite: named !== undefined, passList });
   for (const failure of suiteFailures(specReports)) console.log(`OUTSIDE SPECS ${indent(failure)}`);
   for (const { name, state, message, seconds } of verdict.failed)
     console.log(`FAILED ${name} (${state}, ${seconds.toFixed(1)} s)\n${indent(message)}`);
   for (const { spec, reason } of exclusions) console.log(`EXCLUDED ${spec}: ${reason}`);
   if (options.record === true) {
-    const passes = [...new Set([...(readPasses(options.what) ?? []), ...verdict.passed])].sort();
+    const tallies = tallied(parseTallies(existsSync(tallyFile) ? readFileSync(tallyFile, 'utf8') : ''), results);
+    writeFileSync(tallyFile, formatTallies(tallies));
+    const steady = selected.filter((name) => passesSteadily(tallies.get(name)));
+    const passes = [...new Set([...(readPasses(options.what) ?? []), ...steady])].sort();
     writeFileSync(passFile(options.what), `${passes.join('\n')}\n`);
   } else if (verdict.gains.length > 0) console.log(`${verdict.gains.length} specs pass that are not in ${passFile(options.what)} yet`);
   for (const name of verdict.regressions) console.log(`MUST PASS ${name}`);

@@ -13,7 +13,7 @@ const help = `usage: test/lab COMMAND [--name NAME] …
   up        [--agent keelson|upstream] [--nodes N] [--zones Z] [--proxy-mode nftables|iptables|ipvs]
             [--runtime containerd-1.6|containerd-2] [--ready-timeout SECONDS] [--images NAME,…]
             start a cluster, after ending the one of this name
-  e2e       SUITE|REGEX [--agent keelson|upstream] [--procs N] [--nodes N] [--record]
+  e2e       SUITE|REGEX [--agent keelson|upstream] [--only REGEX] [--procs N] [--nodes N] [--record]
             run the upstream e2e suite: a file of test/e2e/suites, or the specs whose full name matches
   kubectl   … as kubectl, as cluster administrator
   exec      cp|out|NODE COMMAND … inside the control plane's or the outside's network, or inside a node
@@ -148,6 +148,7 @@ const commands: Record<string, (args: string[]) => Promise<number>> = {
         procs: { type: 'string' },
         nodes: { type: 'string' },
         runtime: { type: 'string' },
+        only: { type: 'string' },
         record: { type: 'boolean' },
       },
     });
@@ -161,6 +162,7 @@ const commands: Record<string, (args: string[]) => Promise<number>> = {
       procs: count('procs', values.procs, 1),
       nodes: count('nodes', values.nodes, 1),
       runtime: oneOf('runtime', values.runtime, runtimes),
+      only: values.only,
       record: values.record,
     });
   },

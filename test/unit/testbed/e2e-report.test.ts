@@ -1,6 +1,17 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { judge, parseSpecList, resultsOf, type SpecReport, selectSpecs, suiteFailures } from '../../testbed/e2e-report.ts';
+import {
+  formatTallies,
+  judge,
+  parseSpecList,
+  parseTallies,
+  passesSteadily,
+  resultsOf,
+  type SpecReport,
+  selectSpecs,
+  suiteFailures,
+  tallied,
+} from '../../testbed/e2e-report.ts';
 
 const all = ['[sig-node] Pods should run [Conformance]', '[sig-node] Pods should crawl [Slow]', '[sig-network] DNS should resolve'];
 
@@ -85,3 +96,28 @@ for (const [name, { isSuite, passList, ...wanted }] of Object.entries(verdicts))
       wanted,
     );
   });
+
+test('tallies count a run, and survive being written', () => {
+  const before = parseTallies('passed\truns\tspec\n1\t2\tb\n');
+  const after = tallied(before, [
+    spec('b', 'passed'),
+    spec('a', 'failed'),
+    spec('c', 'skipped'),
+    { name: 'd', state: 'failed', seconds: 0, message: 'the run ended without it' },
+  ]);
+  assert.equal(formatTallies(after), 'passed\truns\tspec\n0\t1\ta\n2\t3\tb\n0\t1\tc\n');
+  assert.deepEqual(parseTallies(formatTallies(after)), after);
+  assert.throws(() => parseTallies('passed\truns\tspec\nonce\t1\ta\n'), /not a line of tallies/);
+});
+
+const tallyCases: Record<string, { tally: [number, number] | undefined; steadily: boolean }> = {
+  'never run': { tally: undefined, steadily: false },
+  'once of one': { tally: [1, 1], steadily: false },
+  'twice of two': { tally: [2, 2], steadily: true },
+  'twice of three': { tally: [2, 3], steadily: true },
+  'once of three': { tally: [1, 3], steadily: false },
+  'half of its runs': { tally: [2, 4], steadily: false },
+};
+for (const [name, { tally, steadily }] of Object.entries(tallyCases))
+  test(`passesSteadily: ${name}`, () =>
+    assert.equal(passesSteadily(tally === undefined ? undefined : { passed: tally[0], runs: tally[1] }), steadily));
