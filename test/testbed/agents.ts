@@ -1,38 +1,57 @@
 // The node agents a lab can run: each is a command line, inside the node's namespaces.
 import { resolve } from 'node:path';
 import { ensureBinary } from './binaries.ts';
-import { cacheRoot } from './images-debian.ts';
+import { cacheRoot, run, say } from './images-debian.ts';
 import { nodeAddress } from './network.ts';
-import type { AgentKind, LabRecord, NodeRecord } from './record.ts';
+import { type AgentKind, enter, type LabRecord, labPaths, type NodeRecord } from './record.ts';
 
 export type Command = { argv: string[]; env: Record<string, string> };
 
 const repository = resolve(import.meta.dirname, '../..');
 
-/** Flags that both agents take: keelson has the kubelet's. */
-const commonFlags = (lab: LabRecord, node: NodeRecord): string[] => {
+/** What is the node's own in this lab, and what a cluster's configuration can't say. */
+const nodeFlags = (lab: LabRecord, node: NodeRecord): string[] => {
   const address = nodeAddress(node.index);
   const labels = [
     `keelson.dev/lab=${lab.name}`,
     ...(node.zone === undefined ? [] : [`topology.kubernetes.io/region=lab`, `topology.kubernetes.io/zone=${node.zone}`]),
   ];
-  return [
-    '--config=/etc/kubernetes/kubelet.yaml',
-    '--kubeconfig=/etc/kubernetes/kubelet.conf',
-    '--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf',
-    `--hostname-override=${node.name}`,
-    `--node-ip=${address.v4},${address.v6}`,
-    `--node-labels=${labels.join(',')}`,
-    '--root-dir=/var/lib/kubelet',
-    '--cert-dir=/var/lib/kubelet/pki',
-    '--v=2',
-  ];
+  return [`--node-ip=${address.v4},${address.v6}`, `--node-labels=${labels.join(',')}`, '--v=2'];
+};
+
+/** Flags that both agents take: keelson has the kubelet's. */
+const commonFlags = (lab: LabRecord, node: NodeRecord): string[] => [
+  '--config=/etc/kubernetes/kubelet.yaml',
+  '--kubeconfig=/etc/kubernetes/kubelet.conf',
+  '--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf',
+  `--hostname-override=${node.name}`,
+  '--root-dir=/var/lib/kubelet',
+  '--cert-dir=/var/lib/kubelet/pki',
+  ...nodeFlags(lab, node),
+];
+
+const keelson = resolve(repository, 'keelson');
+
+/** Has a node join by token, with the line that kubeadm prints for it; resolves to the command line of its agent, which join prints. */
+export const joinCluster = async (lab: LabRecord, node: NodeRecord): Promise<Command> => {
+  const env = { KEELSON_CACHE: cacheRoot() };
+  const { kubeconfig, node: nodePaths } = labPaths(lab.name);
+  const create = ['token', 'create', '--ttl=1h', '--print-join-command', `--kubeconfig=${kubeconfig}`];
+  const [nsenter = '', ...cp] = enter(lab, { network: 'cp' });
+  const [, ...line] = (await run(nsenter, [...cp, await ensureBinary('kubeadm'), ...create])).trim().split(/\s+/);
+  say(`${node.id}: keelson ${line.join(' ')}`);
+  const printed = await run(nsenter, [...enter(lab, { node: node.id }).slice(1), keelson, ...line], { env });
+  const next = /^ *keelson (run .*)$/m.exec(printed)?.[1];
+  if (next === undefined) throw new Error(`keelson join printed no command to start the node:\n${printed}`);
+  for (const text of printed.slice(0, printed.indexOf('\nThis machine')).trim().split('\n')) say(`${node.id}:   ${text}`);
+  const flags = [...nodeFlags(lab, node), `--cgroup-root=${nodePaths(node.id).cgroup}`];
+  return { argv: [keelson, ...next.split(' '), ...flags], env };
 };
 
 const agents: Record<AgentKind, (lab: LabRecord, node: NodeRecord) => Promise<Command>> = {
   upstream: async (lab, node) => ({ argv: [await ensureBinary('kubelet'), ...commonFlags(lab, node)], env: {} }),
   keelson: async (lab, node) => ({
-    argv: [resolve(repository, 'keelson'), 'run', ...commonFlags(lab, node), '--no-proxy'],
+    argv: [keelson, 'run', ...commonFlags(lab, node), '--no-proxy'],
     env: { KEELSON_CACHE: cacheRoot() },
   }),
 };

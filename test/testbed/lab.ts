@@ -2,7 +2,7 @@
 import { existsSync, mkdirSync, readFileSync, rmdirSync, unlinkSync, writeFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { agentCommand, proxyCommand } from './agents.ts';
+import { agentCommand, joinCluster, proxyCommand } from './agents.ts';
 import { type BinaryName, ensureBinaries } from './binaries.ts';
 import { processesIn, removeCgroup } from './cgroups.ts';
 import {
@@ -51,6 +51,10 @@ export type LabOptions = {
   runtime?: RuntimeKind | undefined;
   /** Starts a registry to pull from; default true. */
   registry?: boolean | undefined;
+  /** The nodes join by token with `keelson join`, as a machine of its own would; default: they are given a bootstrap kubeconfig. */
+  join?: boolean | undefined;
+  /** A lab of this name whose parts all run is left as it is. */
+  reuse?: boolean | undefined;
   /** How long nodes and CoreDNS may take from the start of the agents. */
   readyTimeoutMs?: number | undefined;
   /** Images the nodes get, see ensureImages; default all. CoreDNS and pause always come along. */
@@ -112,10 +116,14 @@ export const startLab = async (options: LabOptions = {}): Promise<LabRecord> => 
     throw new Error(`"${name}" can't be a lab's name: use at most 16 lower-case letters, digits and dashes`);
   if (process.getuid?.() !== 0) throw new Error('the lab makes network namespaces and mounts: run it as root');
   return withLock(lockOf(name), async () => {
+    const there = readRecord(name);
+    if (options.reuse === true && there !== undefined && runs(there)) return there;
     await clear(name);
     return bringUp(name, options);
   });
 };
+
+const runs = (lab: LabRecord): boolean => lab.complete && lab.bootId === bootId() && Object.values(lab.components).every(isAlive);
 
 const bringUp = async (name: string, options: LabOptions): Promise<LabRecord> => {
   const startedAt = performance.now();
@@ -124,6 +132,8 @@ const bringUp = async (name: string, options: LabOptions): Promise<LabRecord> =>
   const count = options.nodes ?? 1;
   const zones = options.zones ?? 0;
   const runtimeKind = options.runtime ?? 'containerd-2';
+  if (options.join === true && agent !== 'keelson')
+    throw new Error(`agent ${agent} does not join by token here: its nodes get a bootstrap kubeconfig`);
   await ensureTools(tools);
   if (options.proxyMode === 'ipvs' && !existsSync('/proc/net/ip_vs')) {
     await run('modprobe', ['ip_vs']).catch((cause: unknown) => {
@@ -143,6 +153,7 @@ const bringUp = async (name: string, options: LabOptions): Promise<LabRecord> =>
     proxyMode: options.proxyMode ?? 'nftables',
     runtime: runtimeKind,
     bootstrapToken: newBootstrapToken(),
+    joins: options.join,
     nodes: Array.from({ length: count }, (_, i) => ({
       id: `n${i + 1}`,
       index: i + 1,
@@ -221,7 +232,8 @@ const startImageRegistry = async (lab: LabRecord): Promise<Registry> => {
 
 const startAgent = async (lab: LabRecord, node: NodeRecord): Promise<void> => {
   const place = { node: node.id };
-  await startComponent(lab, `${node.id}/agent`, { ...(await agentCommand(lab, node)), place });
+  const command = lab.joins === true ? await joinCluster(lab, node) : await agentCommand(lab, node);
+  await startComponent(lab, `${node.id}/agent`, { ...command, place });
   await startComponent(lab, `${node.id}/proxy`, { ...(await proxyCommand()), place });
 };
 
@@ -368,6 +380,14 @@ export const restartRuntime = (name: string, options: RestartOptions = {}): Prom
       await startRuntime(lab, node, runtime);
     }
   });
+
+/** Imports an archive of images into every node. */
+export const loadImages = async (name: string, archive: string): Promise<void> => {
+  const lab = openLab(name);
+  const { ctr } = await ensureRuntime(lab.runtime);
+  for (const { id } of lab.nodes)
+    await run(ctr, ['--address', labPaths(name).node(id).socket, '--namespace', 'k8s.io', 'images', 'import', archive]);
+};
 
 /** Ends the API server and starts it again; resolves when it is ready. */
 export const restartApiserver = (name: string, options: Pick<RestartOptions, 'signal'> = {}): Promise<void> =>

@@ -4,15 +4,18 @@ import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { ensureBinary } from './binaries.ts';
-import { labStatus, openLab, restartAgent, restartApiserver, restartProxy, restartRuntime, startLab, stopLab } from './lab.ts';
+import { labStatus, loadImages, openLab, restartAgent, restartApiserver, restartProxy, restartRuntime, startLab, stopLab } from './lab.ts';
 import { type AgentKind, enter, labNames, labPaths, type ProxyMode } from './record.ts';
 import type { RuntimeKind } from './runtimes.ts';
 
 const help = `usage: test/lab COMMAND [--name NAME] …
 
   up        [--agent keelson|upstream] [--nodes N] [--zones Z] [--proxy-mode nftables|iptables|ipvs]
-            [--runtime containerd-1.6|containerd-2] [--ready-timeout SECONDS] [--images NAME,…]
-            start a cluster, after ending the one of this name
+            [--runtime containerd-1.6|containerd-2] [--ready-timeout SECONDS] [--images NAME,…] [--no-registry]
+            [--join] [--reuse]
+            start a cluster, after ending the one of this name; with --reuse one that runs is left as it is; with --join
+            nodes join by token, as keelson join does it
+  load      ARCHIVE import a tar of images into the nodes
   e2e       SUITE|REGEX [--agent keelson|upstream] [--only REGEX] [--procs N] [--nodes N] [--record]
             run the upstream e2e suite: a file of test/e2e/suites, or the specs whose full name matches
   kubectl   … as kubectl, as cluster administrator
@@ -79,6 +82,9 @@ const commands: Record<string, (args: string[]) => Promise<number>> = {
         runtime: { type: 'string' },
         'ready-timeout': { type: 'string' },
         images: { type: 'string' },
+        'no-registry': { type: 'boolean' },
+        join: { type: 'boolean' },
+        reuse: { type: 'boolean' },
       },
     });
     const readySeconds = count('ready-timeout', values['ready-timeout'], 1);
@@ -90,7 +96,10 @@ const commands: Record<string, (args: string[]) => Promise<number>> = {
       proxyMode: oneOf('proxy-mode', values['proxy-mode'], proxyModes),
       runtime: oneOf('runtime', values.runtime, runtimes),
       readyTimeoutMs: readySeconds === undefined ? undefined : readySeconds * 1000,
-      images: values.images?.split(','),
+      images: values.images?.split(',').filter((image) => image !== ''),
+      registry: values['no-registry'] !== true,
+      join: values.join,
+      reuse: values.reuse,
     });
     return 0;
   },
@@ -103,6 +112,13 @@ const commands: Record<string, (args: string[]) => Promise<number>> = {
     const { values } = parseArgs({ args, options: { name: { type: 'string' } } });
     const names = values.name === undefined ? labNames() : [values.name];
     console.log(names.length === 0 ? 'no lab: start one with test/lab up' : names.map((name) => labStatus(name)).join('\n'));
+    return 0;
+  },
+  load: async (args) => {
+    const { name, rest } = takeName(args);
+    const [archive, ...more] = rest;
+    if (archive === undefined || more.length > 0) throw new UsageError('load needs one archive');
+    await loadImages(name, archive);
     return 0;
   },
   kubectl: async (args) => {

@@ -149,7 +149,7 @@ export const clusterKubeletConfig = (): Record<string, unknown> => ({
   imageGCLowThresholdPercent: 99,
 });
 
-/** Puts what a joining node is given into /etc/kubernetes: CA, bootstrap kubeconfig, configuration files. */
+/** Puts what a node is given into /etc/kubernetes: CA, bootstrap kubeconfig, configuration files. One that joins by token fetches those of its agent itself. */
 export const writeNodeConfig = (lab: LabRecord, node: NodeRecord, bootstrapKubeconfig: string): void => {
   const paths = labPaths(lab.name);
   const { home, cgroup } = paths.node(node.id);
@@ -160,11 +160,13 @@ export const writeNodeConfig = (lab: LabRecord, node: NodeRecord, bootstrapKubec
   };
   mkdirSync(join(etc, 'pki'), { recursive: true });
   mkdirSync(join(etc, 'manifests'), { recursive: true });
-  copyFileSync(join(paths.pki, 'ca.crt'), join(etc, 'pki', 'ca.crt'));
-  put('bootstrap-kubelet.conf', bootstrapKubeconfig);
+  if (lab.joins !== true) {
+    copyFileSync(join(paths.pki, 'ca.crt'), join(etc, 'pki', 'ca.crt'));
+    put('bootstrap-kubelet.conf', bootstrapKubeconfig);
+    put('kubelet.yaml', stringify({ ...clusterKubeletConfig(), cgroupRoot: cgroup }));
+  }
   // Nobody answers there: a name outside the cluster fails at once, by an ICMP refusal.
   put('resolv.conf', `nameserver ${outsideAddress.v4}\n`);
-  put('kubelet.yaml', stringify({ ...clusterKubeletConfig(), cgroupRoot: cgroup }));
   copyFileSync(join(paths.kubeconfigs, 'kube-proxy.conf'), join(etc, 'kube-proxy.conf'));
   put('kube-proxy.yaml', stringify({ ...kubeProxyConfig(lab), hostnameOverride: node.name }));
 };

@@ -24,6 +24,8 @@ export type LabRecord = {
   proxyMode: ProxyMode;
   runtime: RuntimeKind;
   bootstrapToken: string;
+  /** Nodes join by token, as `keelson join` does it, and are not given their credentials. */
+  joins?: boolean | undefined;
   nodes: NodeRecord[];
   /** By name: "etcd", "apiserver", "n1/agent", … */
   components: Record<string, Component>;
