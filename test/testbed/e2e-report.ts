@@ -132,3 +132,7 @@ export const tallied = (tallies: ReadonlyMap<string, Tally>, results: readonly S
 /** Whether upstream passes a spec: in at least two of three runs. */
 export const passesSteadily = (tally: Tally | undefined): boolean =>
   tally !== undefined && tally.passed >= 2 && tally.passed * 3 >= tally.runs * 2;
+
+/** Whether more runs would hardly say more: passed steadily, or failed twice. */
+export const isSettled = (tally: Tally | undefined): boolean =>
+  tally !== undefined && (passesSteadily(tally) || tally.runs - tally.passed >= 2);

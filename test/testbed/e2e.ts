@@ -7,6 +7,7 @@ import { cgroupProcs, makeCgroup } from './cgroups.ts';
 import {
   type Exclusion,
   formatTallies,
+  isSettled,
   judge,
   parseSpecList,
   parseTallies,
@@ -16,6 +17,7 @@ import {
   type Suite,
   selectSpecs,
   suiteFailures,
+  type Tally,
   tallied,
 } from './e2e-report.ts';
 import { run, say } from './images-debian.ts';
@@ -37,6 +39,8 @@ export type E2eOptions = {
   runtime?: RuntimeKind | undefined;
   /** Of a suite only the specs whose full name matches this regex. */
   only?: string | undefined;
+  /** Of a suite only the specs that upstream has neither passed nor failed twice here. */
+  unsettled?: boolean | undefined;
   /** Counts the results in test/e2e/upstream-runs.tsv, and adds what upstream has passed in two of three runs to the suite's pass list. */
   record?: boolean | undefined;
 };
@@ -56,6 +60,8 @@ const readPasses = (what: string): string[] | undefined =>
     : undefined;
 
 const tallyFile = join(folder, 'upstream-runs.tsv');
+
+const readTallies = (): Map<string, Tally> => parseTallies(existsSync(tallyFile) ? readFileSync(tallyFile, 'utf8') : '');
 
 const suitableLab = async (options: E2eOptions, suite: Suite | undefined): Promise<LabRecord> => {
   const lab = labState(options.name);
@@ -87,8 +93,10 @@ export const runE2e = async (options: E2eOptions): Promise<number> => {
   const binaries = await ensureBinaries(['e2e.test', 'ginkgo', 'kubectl']);
   const all = parseSpecList(await run(binaries['e2e.test'], ['--list-tests']));
   const only = options.only === undefined ? undefined : new RegExp(options.only);
-  const selected = selectSpecs(suite, all).filter((name) => only?.test(name) ?? true);
-  if (selected.length === 0) throw new Error(`no spec of "${options.what}" matches ${options.only}`);
+  const tallies = readTallies();
+  const isWanted = (name: string): boolean => (only?.test(name) ?? true) && !(options.unsettled === true && isSettled(tallies.get(name)));
+  const selected = selectSpecs(suite, all).filter(isWanted);
+  if (selected.length === 0) throw new Error(`no spec of "${options.what}" is left to run`);
   const exclusions = (JSON.parse(readFileSync(join(folder, 'exclusions.json'), 'utf8')) as Exclusion[]).filter(({ spec }) =>
     selected.includes(spec),
   );
@@ -142,16 +150,17 @@ export const runE2e = async (options: E2eOptions): Promise<number> => {
   );
   const results = resultsOf(chosen, specReports);
   const listed = named === undefined ? undefined : readPasses(options.what);
-  const passList = only === undefined ? listed : listed?.filter((name) => only.test(name));
+  const isWhole = only === undefined && options.unsettled !== true;
+  const passList = isWhole ? listed : listed?.filter((name) => selected.includes(name));
   const verdict = judge(results, { isSuite: named !== undefined, passList });
   for (const failure of suiteFailures(specReports)) console.log(`OUTSIDE SPECS ${indent(failure)}`);
   for (const { name, state, message, seconds } of verdict.failed)
     console.log(`FAILED ${name} (${state}, ${seconds.toFixed(1)} s)\n${indent(message)}`);
   for (const { spec, reason } of exclusions) console.log(`EXCLUDED ${spec}: ${reason}`);
   if (options.record === true) {
-    const tallies = tallied(parseTallies(existsSync(tallyFile) ? readFileSync(tallyFile, 'utf8') : ''), results);
-    writeFileSync(tallyFile, formatTallies(tallies));
-    const steady = selected.filter((name) => passesSteadily(tallies.get(name)));
+    const counted = tallied(readTallies(), results);
+    writeFileSync(tallyFile, formatTallies(counted));
+    const steady = selected.filter((name) => passesSteadily(counted.get(name)));
     const passes = [...new Set([...(readPasses(options.what) ?? []), ...steady])].sort();
     writeFileSync(passFile(options.what), `${passes.join('\n')}\n`);
   } else if (verdict.gains.length > 0) console.log(`${verdict.gains.length} specs pass that are not in ${passFile(options.what)} yet`);

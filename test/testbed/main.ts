@@ -16,7 +16,7 @@ const help = `usage: test/lab COMMAND [--name NAME] …
             start a cluster, after ending the one of this name; with --reuse one that runs is left as it is; with --join
             nodes join by token, as keelson join does it
   load      ARCHIVE import a tar of images into the nodes
-  e2e       SUITE|REGEX [--agent keelson|upstream] [--only REGEX] [--procs N] [--nodes N] [--record]
+  e2e       SUITE|REGEX [--agent keelson|upstream] [--only REGEX] [--unsettled] [--procs N] [--nodes N] [--record]
             run the upstream e2e suite: a file of test/e2e/suites, or the specs whose full name matches
   kubectl   … as kubectl, as cluster administrator
   exec      cp|out|NODE COMMAND … inside the control plane's or the outside's network, or inside a node
@@ -165,6 +165,7 @@ const commands: Record<string, (args: string[]) => Promise<number>> = {
         nodes: { type: 'string' },
         runtime: { type: 'string' },
         only: { type: 'string' },
+        unsettled: { type: 'boolean' },
         record: { type: 'boolean' },
       },
     });
@@ -179,6 +180,7 @@ const commands: Record<string, (args: string[]) => Promise<number>> = {
       nodes: count('nodes', values.nodes, 1),
       runtime: oneOf('runtime', values.runtime, runtimes),
       only: values.only,
+      unsettled: values.unsettled,
       record: values.record,
     });
   },

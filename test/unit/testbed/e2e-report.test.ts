@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
   formatTallies,
+  isSettled,
   judge,
   parseSpecList,
   parseTallies,
@@ -110,14 +111,16 @@ test('tallies count a run, and survive being written', () => {
   assert.throws(() => parseTallies('passed\truns\tspec\nonce\t1\ta\n'), /not a line of tallies/);
 });
 
-const tallyCases: Record<string, { tally: [number, number] | undefined; steadily: boolean }> = {
-  'never run': { tally: undefined, steadily: false },
-  'once of one': { tally: [1, 1], steadily: false },
-  'twice of two': { tally: [2, 2], steadily: true },
-  'twice of three': { tally: [2, 3], steadily: true },
-  'once of three': { tally: [1, 3], steadily: false },
-  'half of its runs': { tally: [2, 4], steadily: false },
+const tallyCases: Record<string, { tally: [number, number] | undefined; steadily: boolean; settled: boolean }> = {
+  'never run': { tally: undefined, steadily: false, settled: false },
+  'once of one': { tally: [1, 1], steadily: false, settled: false },
+  'twice of two': { tally: [2, 2], steadily: true, settled: true },
+  'twice of three': { tally: [2, 3], steadily: true, settled: true },
+  'once of three': { tally: [1, 3], steadily: false, settled: true },
+  'half of its runs': { tally: [2, 4], steadily: false, settled: true },
 };
-for (const [name, { tally, steadily }] of Object.entries(tallyCases))
-  test(`passesSteadily: ${name}`, () =>
-    assert.equal(passesSteadily(tally === undefined ? undefined : { passed: tally[0], runs: tally[1] }), steadily));
+for (const [name, { tally: counts, steadily, settled }] of Object.entries(tallyCases))
+  test(`passesSteadily and isSettled: ${name}`, () => {
+    const tally = counts === undefined ? undefined : { passed: counts[0], runs: counts[1] };
+    assert.deepEqual([passesSteadily(tally), isSettled(tally)], [steadily, settled]);
+  });
