@@ -18,6 +18,10 @@ const commands: Record<string, { summary: string; load: () => Promise<Command> }
   why: { summary: 'why a pod is in the state it is in: steps, times, events', load: async () => (await import('./cli/why.ts')).why },
   logs: { summary: 'what a container has written', load: async () => (await import('./cli/logs.ts')).logs },
   exec: { summary: 'run a command in a container', load: async () => (await import('./cli/exec.ts')).exec },
+  kubectl: {
+    summary: 'kubectl for the cluster that up --cluster has started',
+    load: async () => (await import('./cli/kubectl.ts')).kubectl,
+  },
   join: {
     summary: 'join this machine to a cluster as a worker node (kubeadm join flags)',
     load: async () => (await import('./cli/join.ts')).runJoin,

@@ -1,7 +1,6 @@
-import { spawn } from 'node:child_process';
 import { existsSync, globSync, lstatSync, readdirSync, readFileSync, readlinkSync, rmdirSync, rmSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { systemClock } from '../base/clock.ts';
 import { hasCode, messageOf } from '../base/errors.ts';
@@ -12,6 +11,7 @@ import { openMounts } from '../drivers/mounts/mounts.ts';
 import { isErrno } from '../drivers/sys/errno.ts';
 import { clearCgroups } from './local/cgroup.ts';
 import { agent } from './local/client.ts';
+import { hasCluster, stopCluster } from './local/cluster.ts';
 import { shortName } from './local/describe.ts';
 import { removeBridge } from './local/network.ts';
 import { localSocket, standalone } from './local/paths.ts';
@@ -19,10 +19,8 @@ import { isAlive, stopProcess } from './local/process.ts';
 import { createProgress, type Progress } from './local/progress.ts';
 import { readState, requireRoot, type StandaloneState, takeLock } from './local/state.ts';
 import { findTool } from './local/tool.ts';
-import { clusterName } from './up.ts';
 
 const clock = systemClock;
-const repository = resolve(import.meta.dirname, '../..');
 
 const help = `Usage: keelson down
 
@@ -39,7 +37,8 @@ export async function down(args: readonly string[], signal: AbortSignal): Promis
   }
   requireRoot('down');
   const progress = createProgress(process.stdout, clock);
-  let found = await clusterDown(signal);
+  let found = hasCluster();
+  if (found) await progress.step('end the cluster', () => stopCluster(signal));
   {
     using _lock = takeLock();
     let state: StandaloneState | undefined;
@@ -102,12 +101,12 @@ const graceMarginMs = 30_000;
 /** Has the agent end all pods; gives up (and leaves the rest to the clearing up) when it takes too long. */
 async function endPods(signal: AbortSignal): Promise<void> {
   try {
-    const { pods } = await agent.status(signal);
+    const { pods } = await agent.status(signal, localSocket());
     const graceMs = Math.max(0, ...pods.map(({ pod }) => (pod.spec?.terminationGracePeriodSeconds ?? 30) * 1000));
     const giveUpAt = clock.mono() + graceMs + graceMarginMs;
-    await agent.drain(signal);
+    await agent.drain(signal, localSocket());
     for (;;) {
-      const left = await agent.status(signal);
+      const left = await agent.status(signal, localSocket());
       if (left.pods.length === 0) return;
       if (clock.mono() > giveUpAt) {
         const names = left.pods.map(({ pod }) => shortName(pod, left.node)).join(', ');
@@ -124,7 +123,7 @@ async function endPods(signal: AbortSignal): Promise<void> {
 
 async function otherAgentAnswers(signal: AbortSignal): Promise<boolean> {
   try {
-    await agent.status(signal);
+    await agent.status(signal, localSocket());
     return true;
   } catch (error) {
     if (hasCode(error, 'Unavailable')) return false;
@@ -213,18 +212,4 @@ async function mountPointsOfOthers(): Promise<Set<string>> {
     }
   }
   return found;
-}
-
-/** Ends the cluster of `keelson up --cluster`; says whether there was one. */
-async function clusterDown(signal: AbortSignal): Promise<boolean> {
-  const lab = join(repository, 'test/lab');
-  if (!existsSync(join('/var/lib/keelson-lab', clusterName)) || !existsSync(lab)) return false;
-  await new Promise<void>((done, fail) => {
-    const child = spawn(lab, ['down', '--name', clusterName], { stdio: 'inherit', signal });
-    child.once('error', fail);
-    child.once('close', (code) =>
-      code === 0 ? done() : fail(new Error(`test/lab down --name ${clusterName} failed (exit code ${code})`)),
-    );
-  });
-  return true;
 }

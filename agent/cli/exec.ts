@@ -1,6 +1,9 @@
+import { spawn } from 'node:child_process';
 import { AgentError } from '../base/errors.ts';
 import { agent, defaultContainer, parsePodName } from './local/client.ts';
 import { runStream } from './local/exec-stream.ts';
+import { localCluster, socketToAsk } from './local/paths.ts';
+import { toolPath } from './local/tool.ts';
 
 const help = `Usage: keelson exec POD [-c CONTAINER] [-n NAMESPACE] [-i] [-t] -- COMMAND [ARGUMENT …]
 
@@ -62,6 +65,26 @@ export async function exec(args: readonly string[], signal: AbortSignal): Promis
   const query = new URLSearchParams(wanted.command.map((part) => ['command', part]));
   if (wanted.stdin) query.set('stdin', '1');
   if (tty) query.set('tty', '1');
+  if (socketToAsk() === localCluster.nodeSocket && process.env.KEELSON_SOCKET === undefined) return await execInCluster(args, signal);
   const { url } = await agent.exec(pod, container, query, signal);
   return await runStream(url, { stdin: wanted.stdin, tty }, signal);
+}
+
+/** The runtime of the local cluster's node serves streams in the node's own network: this program goes there and does it again. */
+async function execInCluster(args: readonly string[], signal: AbortSignal): Promise<number> {
+  const self = [process.execPath, ...process.execArgv, process.argv[1] ?? ''];
+  const child = spawn('nsenter', [`--net=${localCluster.nodeNetwork}`, '--', ...self, 'exec', ...args], {
+    stdio: 'inherit',
+    env: { ...process.env, PATH: toolPath, KEELSON_SOCKET: localCluster.nodeSocket },
+  });
+  const onAbort = (): void => void child.kill('SIGTERM');
+  signal.addEventListener('abort', onAbort, { once: true });
+  try {
+    const { promise, resolve, reject } = Promise.withResolvers<number>();
+    child.once('error', reject);
+    child.once('close', (code) => resolve(code ?? 1));
+    return await promise;
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+  }
 }

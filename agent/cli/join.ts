@@ -252,7 +252,8 @@ async function patiently<T>(attempt: () => Promise<T>, settings: JoinSettings, c
       if (!soon && !hasCode(error, 'Unreachable')) throw error;
       const patienceMs = soon ? Math.min(signatureGraceMs, settings.discoveryTimeoutMs) : settings.discoveryTimeoutMs;
       if (clock.mono() - started + delayMs > patienceMs) throw error;
-      const message = messageOf(error);
+      // The signature of a token that has just been made comes a moment later: no reason yet to send anybody for another one.
+      const message = hasCode(error, 'UnknownToken') ? 'the cluster information is not signed with this token yet' : messageOf(error);
       if (message !== said) ctx.stdout(`  ${message}; trying again for up to ${formatDuration(patienceMs)}\n`);
       said = message;
       await clock.sleep(delayMs, signal);

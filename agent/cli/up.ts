@@ -1,20 +1,20 @@
-import { spawn } from 'node:child_process';
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, readdirSync, statSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { stringify } from 'yaml';
 import { systemClock } from '../base/clock.ts';
 import { AgentError, hasCode } from '../base/errors.ts';
-import type { LocalStatus } from '../server/local.ts';
+import type { LocalPod, LocalStatus } from '../server/local.ts';
 import { ensureDaemonCgroup } from './local/cgroup.ts';
 import { agent } from './local/client.ts';
+import { applyManifests, loadExampleImages, startCluster } from './local/cluster.ts';
 import { startContainerd } from './local/containerd.ts';
-import { formatTook, isSettled, isStuck, shortName } from './local/describe.ts';
+import { formatTook, isReady, isSettled, isStuck, shortName } from './local/describe.ts';
 import { importExampleImages } from './local/example-images.ts';
 import { ensureBridge, writeCniConfig } from './local/network.ts';
 import { findPrograms, installPackages, missingPackages } from './local/packages.ts';
-import { localSocket, standalone } from './local/paths.ts';
+import { localCluster, localSocket, standalone } from './local/paths.ts';
 import { isAlive, startDaemon, stopProcess, type Tracked, tailOf } from './local/process.ts';
 import { createProgress, type Progress } from './local/progress.ts';
 import { readState, requireRoot, type StandaloneState, takeLock, writeState } from './local/state.ts';
@@ -24,14 +24,14 @@ const repository = resolve(import.meta.dirname, '../..');
 const defaultTimeoutSeconds = 180;
 
 const help = `Usage: keelson up [--manifests DIR] [--timeout SECONDS]
-       keelson up --cluster
+       keelson up --cluster [--manifests DIR] [--timeout SECONDS]
 
 Runs the pods of a folder of manifests on this machine, without a cluster: installs what is missing, starts a containerd and an agent of its own, and shows
 what each pod is doing. Safe to run again. "keelson down" takes everything away.
 
   --manifests DIR    each file holds a Pod; edits take effect at once (default: the examples folder)
   --timeout SECONDS  how long to wait for the pods (default: ${defaultTimeoutSeconds}); they go on starting afterwards
-  --cluster          starts a real control plane on this machine instead, joins it, and leaves kubectl ready to use
+  --cluster          starts a real control plane on this machine, joins it by token, and applies the manifests there; keelson kubectl is ready to use
 `;
 
 /** `keelson up`. Exit code 1 when a pod is not up in time. */
@@ -50,22 +50,30 @@ export async function up(args: readonly string[], signal: AbortSignal): Promise<
     return 0;
   }
   requireRoot('up');
-  if (values.cluster === true) return await upCluster(signal);
   const timeoutSeconds = Number(values.timeout ?? defaultTimeoutSeconds);
   if (!(timeoutSeconds > 0)) throw new AgentError('Usage', `--timeout must be a number of seconds, not "${values.timeout}"`);
+  if (values.cluster === true) return await upCluster(values.manifests, timeoutSeconds, signal);
   const progress = createProgress(process.stdout, clock);
   const startedAt = clock.mono();
   {
     using _lock = takeLock();
     await start(values.manifests, progress, signal);
   }
-  return await waitForPods(timeoutSeconds, startedAt, progress, signal);
+  return await waitForPods({ timeoutSeconds, startedAt, progress, socket: localSocket(), expected: [] }, signal);
+}
+
+/** The folder that is meant. Throws AgentError NotFound with what to do. */
+function manifestFolder(wanted: string | undefined): string {
+  const folder = resolve(wanted ?? join(repository, 'examples'));
+  const found = statSync(folder, { throwIfNoEntry: false });
+  if (found?.isDirectory() === true) return folder;
+  const what = found === undefined ? `there is no ${folder}` : `${folder} is not a folder`;
+  throw new AgentError('NotFound', `${what}: name a folder of manifests with --manifests`);
 }
 
 async function start(wanted: string | undefined, progress: Progress, signal: AbortSignal): Promise<void> {
   let state = readState() ?? {};
-  const manifests = resolve(wanted ?? state.manifests ?? join(repository, 'examples'));
-  if (!existsSync(manifests)) throw new AgentError('NotFound', `there is no ${manifests}: name a folder of manifests with --manifests`);
+  const manifests = manifestFolder(wanted ?? state.manifests);
   const keep = (more: Partial<StandaloneState>): void => {
     state = { ...state, ...more };
     writeState(state);
@@ -100,7 +108,7 @@ async function start(wanted: string | undefined, progress: Progress, signal: Abo
     () => importExampleImages(programs.ctr, standalone.containerdSocket, standalone.lib, signal),
     (made) => (made ? 'made on the spot' : 'there already'),
   );
-  const status = isAlive(state.agent) ? await agent.status(signal).catch(() => undefined) : undefined;
+  const status = isAlive(state.agent) ? await agent.status(signal, localSocket()).catch(() => undefined) : undefined;
   if (status?.manifests !== manifests) {
     await stopProcess(state.agent, 20_000, clock, signal);
     await progress.step(
@@ -116,7 +124,7 @@ async function refuseOtherAgent(state: StandaloneState, signal: AbortSignal): Pr
   if (isAlive(state.agent)) return;
   let other: LocalStatus;
   try {
-    other = await agent.status(signal);
+    other = await agent.status(signal, localSocket());
   } catch (error) {
     if (hasCode(error, 'Unavailable')) return;
     throw error;
@@ -190,7 +198,7 @@ async function startAgent(manifests: string, signal: AbortSignal): Promise<Track
   const giveUpAt = clock.mono() + agentDeadlineMs;
   for (;;) {
     try {
-      await agent.status(signal);
+      await agent.status(signal, localSocket());
       return tracked;
     } catch (error) {
       if (!hasCode(error, 'Unavailable')) throw error;
@@ -209,16 +217,28 @@ async function startAgent(manifests: string, signal: AbortSignal): Promise<Track
 // How long a manifest that has just been put there may take to show up as a pod.
 const emptyFolderMs = 2000;
 
-async function waitForPods(timeoutSeconds: number, startedAt: number, progress: Progress, signal: AbortSignal): Promise<number> {
+interface Wait {
+  readonly timeoutSeconds: number;
+  readonly startedAt: number;
+  readonly progress: Progress;
+  /** The agent's. */
+  readonly socket: string;
+  /** Names of pods that have to show up. */
+  readonly expected: readonly string[];
+}
+
+async function waitForPods(wait: Wait, signal: AbortSignal): Promise<number> {
+  const { timeoutSeconds, startedAt, progress, socket, expected } = wait;
   progress.line('Starting pods');
   const begunAt = clock.mono();
   const giveUpAt = begunAt + timeoutSeconds * 1000;
   for (;;) {
-    const status = await agent.status(signal);
+    const status = await agent.status(signal, socket);
     progress.pods(status);
     const now = clock.mono();
-    const settled = status.pods.every(isSettled) && (status.pods.length > 0 || now > begunAt + emptyFolderMs);
-    const hopeless = status.pods.length > 0 && status.pods.every((local) => isSettled(local) || isStuck(local));
+    const missing = expected.filter((name) => !status.pods.some(({ pod }) => pod.metadata.name === name));
+    const settled = missing.length === 0 && status.pods.every(isSettled) && (status.pods.length > 0 || now > begunAt + emptyFolderMs);
+    const hopeless = missing.length === 0 && status.pods.length > 0 && status.pods.every((local) => isSettled(local) || isStuck(local));
     if (!settled && !hopeless && now < giveUpAt) {
       await clock.sleep(pollMs, signal);
       continue;
@@ -228,28 +248,31 @@ async function waitForPods(timeoutSeconds: number, startedAt: number, progress: 
     const took = formatTook(now - startedAt);
     if (bad.length > 0)
       progress.line(`\n${bad.join(', ')} not up after ${took}. To see why:\n${bad.map((name) => `  ./keelson why ${name}`).join('\n')}`);
-    else progress.line(`\n${status.pods.length === 0 ? 'The agent runs, and there are no pods yet' : 'Everything is up'} (${took}).`);
-    for (const { pod } of status.pods)
+    else if (missing.length === 0)
+      progress.line(`\n${status.pods.length === 0 ? 'The agent runs, and there are no pods yet' : 'Everything is up'} (${took}).`);
+    if (missing.length > 0)
+      progress.line(
+        `\n${missing.join(', ')} not on this node after ${took}. To see why:\n${missing.map((name) => `  ./keelson kubectl describe pod ${name}`).join('\n')}`,
+      );
+    for (const { pod } of status.standalone ? status.pods : [])
       if (pod.spec?.hostNetwork !== true && pod.spec?.containers.some((c) => c.ports?.some((p) => (p.hostPort ?? 0) !== 0)) === true)
         progress.line(`Note: the hostPort of ${shortName(pod, status.node)} is not served standalone; reach the pod by its IP.`);
-    progress.line(`\n${nextCommands(status).join('\n')}`);
-    return bad.length > 0 || status.problems.length > 0 ? 1 : 0;
+    progress.line(`\n${(status.standalone ? nextCommands(status) : clusterCommands(status)).join('\n')}`);
+    return bad.length > 0 || missing.length > 0 || status.problems.length > 0 ? 1 : 0;
   }
 }
 
 /** What to try next, for the pods that there are. */
 export function nextCommands(status: LocalStatus): string[] {
   const lines = ['Try next:', '  ./keelson status'];
-  const web = status.pods.find(
-    ({ pod }) => pod.status?.podIP && pod.spec?.containers.some((c) => c.ports?.some((p) => p.protocol === 'TCP')),
-  );
+  const web = status.pods.find((local) => portOf(local) !== undefined);
   const any = web ?? status.pods[0];
   if (any !== undefined) {
     const name = shortName(any.pod, status.node);
     lines.push(`  ./keelson logs ${name}`, `  ./keelson exec -it ${name} -- sh`, `  ./keelson why ${name}`);
   }
-  const port = web?.pod.spec?.containers.flatMap((c) => c.ports ?? []).find((p) => p.protocol === 'TCP')?.containerPort;
-  if (web !== undefined && port !== undefined) lines.push(`  curl http://${web.pod.status?.podIP}${port === 80 ? '' : `:${port}`}`);
+  const port = web && portOf(web);
+  if (web !== undefined && port !== undefined) lines.push(`  curl ${urlOf(web, port)}`);
   if (status.manifests !== undefined) {
     const [file] = existsSync(status.manifests) ? manifestsIn(status.manifests) : [];
     lines.push(
@@ -260,38 +283,58 @@ export function nextCommands(status: LocalStatus): string[] {
   return lines;
 }
 
+/** A TCP port that a pod with an address serves on. */
+function portOf({ pod }: LocalPod): number | undefined {
+  if (!pod.status?.podIP) return undefined;
+  return pod.spec?.containers.flatMap((c) => c.ports ?? []).find((p) => (p.protocol ?? 'TCP') === 'TCP')?.containerPort;
+}
+
+function urlOf({ pod }: LocalPod, port: number): string {
+  const ip = pod.status?.podIP ?? '';
+  return `http://${ip.includes(':') ? `[${ip}]` : ip}${port === 80 ? '' : `:${port}`}`;
+}
+
 function manifestsIn(folder: string): string[] {
   const names = readdirSync(folder).filter((name) => /\.(ya?ml|json)$/.test(name));
   return names.sort((a, b) => Number(b.startsWith('web')) - Number(a.startsWith('web')));
 }
 
-/** A real control plane of the test bed with this agent as its node. */
-async function upCluster(signal: AbortSignal): Promise<number> {
-  const lab = join(repository, 'test/lab');
-  if (!existsSync(lab))
-    throw new AgentError(
-      'NotSupported',
-      'keelson up --cluster needs the source tree with its test bed: run it in a clone of the repository',
-    );
-  process.stdout.write(
-    'Starting a control plane and a node on this machine, in network namespaces of their own.\nThe first time this builds Kubernetes from source: about ten minutes.\n',
+/** A real control plane of the test bed, a node with this agent that joins it by token, and the manifests' pods on it. */
+async function upCluster(wanted: string | undefined, timeoutSeconds: number, signal: AbortSignal): Promise<number> {
+  const progress = createProgress(process.stdout, clock);
+  const manifests = manifestFolder(wanted);
+  const startedAt = clock.mono();
+  progress.line('Starting a control plane on this machine, in network namespaces of its own, and a node that joins it');
+  progress.line('(the first time this builds Kubernetes from source: about ten minutes on two cores)');
+  const code = await startCluster(signal);
+  if (code !== 0) {
+    process.stderr.write('error: the cluster did not come up, see above; ./keelson down removes what there is of it\n');
+    return code;
+  }
+  await progress.step('example image', () => loadExampleImages(signal));
+  const applied = await progress.step(
+    `kubectl apply -f ${manifests}`,
+    () => applyManifests(manifests, clock, signal),
+    (names) => names.join(', '),
   );
-  const code = await new Promise<number>((done, fail) => {
-    const child = spawn(lab, ['up', '--name', clusterName, '--agent', 'keelson'], { stdio: 'inherit', signal });
-    child.once('error', fail);
-    child.once('close', (exit) => done(exit ?? 1));
-  });
-  if (code !== 0) return code;
-  process.stdout.write(`
-The cluster is up. Try next:
-  test/lab kubectl --name ${clusterName} get nodes -o wide
-  test/lab kubectl --name ${clusterName} get pods -A
-  test/lab kubectl --name ${clusterName} run web --image=registry.k8s.io/e2e-test-images/nginx:1.15-4
-  test/lab status --name ${clusterName}
-  ./keelson down
-`);
-  return 0;
+  const expected = applied.filter((name) => name.startsWith('pod/')).map((name) => name.slice('pod/'.length));
+  return await waitForPods({ timeoutSeconds, startedAt, progress, socket: localCluster.nodeSocket, expected }, signal);
 }
 
-/** The name of the test bed's cluster that `up --cluster` starts. */
-export const clusterName = 'up';
+/** What to try next with a cluster. */
+function clusterCommands(status: LocalStatus): string[] {
+  const own = status.pods.filter((local) => local.pod.metadata.namespace === 'default' && isReady(local));
+  const web = own.find((local) => portOf(local) !== undefined) ?? own[0];
+  const lines = ['Try next:', '  ./keelson kubectl get nodes,pods -A -o wide'];
+  if (web !== undefined) {
+    const { name } = web.pod.metadata;
+    lines.push(`  ./keelson kubectl exec -it ${name} -- sh`, `  ./keelson why ${name}`);
+    const port = portOf(web);
+    if (port !== undefined)
+      lines.push(
+        `  test/lab exec --name ${localCluster.name} cp curl -s ${urlOf(web, port)}    (the cluster's network is closed: this asks from within)`,
+      );
+  }
+  lines.push('  ./keelson kubectl create deployment hello --image=keelson.local/example:1 -- sleep infinity', '  ./keelson down');
+  return lines;
+}

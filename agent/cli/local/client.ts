@@ -1,11 +1,15 @@
 import { type IncomingMessage, request } from 'node:http';
 import { AgentError } from '../../base/errors.ts';
 import type { LocalStatus, LocalWhy } from '../../server/local.ts';
-import { localSocket } from './paths.ts';
+import { socketToAsk } from './paths.ts';
 
-/** Asks the agent of this machine; resolves to the response as it begins. Throws AgentError Unavailable when no agent runs here, else with its words. */
-export async function askAgent(method: 'GET' | 'POST', path: string, signal: AbortSignal): Promise<IncomingMessage> {
-  const socketPath = localSocket();
+/** Asks the agent that answers on `socketPath`; resolves to the response as it begins. Throws AgentError Unavailable when no agent runs here, else with its words. */
+export async function askAgent(
+  method: 'GET' | 'POST',
+  path: string,
+  signal: AbortSignal,
+  socketPath: string = socketToAsk(),
+): Promise<IncomingMessage> {
   const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
   const asked = request({ socketPath, method, path, signal }, resolve);
   asked.once('error', (cause: NodeJS.ErrnoException) => {
@@ -27,16 +31,17 @@ async function textOf(response: IncomingMessage): Promise<string> {
   return Buffer.concat(chunks).toString('utf8');
 }
 
-async function json<T>(method: 'GET' | 'POST', path: string, signal: AbortSignal): Promise<T> {
-  return JSON.parse(await textOf(await askAgent(method, path, signal))) as T;
+async function json<T>(method: 'GET' | 'POST', path: string, signal: AbortSignal, socketPath?: string): Promise<T> {
+  return JSON.parse(await textOf(await askAgent(method, path, signal, socketPath))) as T;
 }
 
+/** The questions to an agent; without a socket to the one that commands are about. */
 export const agent = {
-  status: (signal: AbortSignal): Promise<LocalStatus> => json('GET', '/status', signal),
+  status: (signal: AbortSignal, socketPath?: string): Promise<LocalStatus> => json('GET', '/status', signal, socketPath),
   why: (pod: PodName, signal: AbortSignal): Promise<LocalWhy> => json('GET', `/why/${pathOf(pod)}`, signal),
   exec: (pod: PodName, container: string, query: URLSearchParams, signal: AbortSignal): Promise<{ url: string }> =>
     json('POST', `/exec/${pathOf(pod)}/${encodeURIComponent(container)}?${query}`, signal),
-  drain: (signal: AbortSignal): Promise<object> => json('POST', '/drain', signal),
+  drain: (signal: AbortSignal, socketPath: string): Promise<object> => json('POST', '/drain', signal, socketPath),
 };
 
 export interface PodName {

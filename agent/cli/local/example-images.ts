@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { AgentError } from '../../base/errors.ts';
 import { type TarEntry, writeTar } from './tar.ts';
 import { runTool } from './tool.ts';
@@ -109,14 +109,20 @@ function dockerArchive(images: readonly ImageParts[]): Buffer {
   return writeTar([...files].map(([name, content]) => ({ name, mode: 0o644, content })));
 }
 
+/** Writes the archive with the images below `folder`, and resolves to its path. */
+export async function writeExampleArchive(folder: string, signal: AbortSignal): Promise<string> {
+  const archive = join(folder, 'example-images.tar');
+  await mkdir(folder, { recursive: true });
+  await writeFile(archive, await writeExampleImages(await ensureBusybox(signal), signal));
+  return archive;
+}
+
 /** Puts the images into containerd, unless they are there. */
 export async function importExampleImages(ctr: string, socket: string, folder: string, signal: AbortSignal): Promise<boolean> {
   const command = [ctr, '--address', socket, '--namespace', 'k8s.io', 'images'];
   const present = (await runTool([...command, 'ls', '-q'], signal)).split('\n');
   if ([exampleImage, pauseImage].every((name) => present.includes(name))) return false;
-  const archive = join(folder, 'example-images.tar');
-  await mkdir(dirname(archive), { recursive: true });
-  await writeFile(archive, await writeExampleImages(await ensureBusybox(signal), signal));
+  const archive = await writeExampleArchive(folder, signal);
   await runTool([...command, 'import', archive], signal);
   await rm(archive, { force: true });
   return true;

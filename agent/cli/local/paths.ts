@@ -1,6 +1,25 @@
+import { existsSync } from 'node:fs';
+
 /** The socket on which an agent answers the commands of the person at the keyboard. */
 export function localSocket(): string {
   return process.env.KEELSON_SOCKET ?? '/run/keelson/keelson.sock';
+}
+
+/** The cluster of the test bed that `keelson up --cluster` starts: its places are the test bed's (test/testbed/record.ts). */
+export const localCluster = {
+  name: 'up',
+  home: '/var/lib/keelson-lab/up',
+  runRoot: '/run/keelson-lab',
+  nodeSocket: '/run/keelson-lab/up/n1/keelson/keelson.sock',
+  nodeNetwork: '/run/netns/kl-up-n1',
+} as const;
+
+/** The socket of the agent that a command is about: this machine's own, or else the one of the cluster's node. */
+export function socketToAsk(): string {
+  const own = localSocket();
+  return process.env.KEELSON_SOCKET === undefined && !existsSync(own) && existsSync(localCluster.nodeSocket)
+    ? localCluster.nodeSocket
+    : own;
 }
 
 // What `keelson up` makes, all below two folders of its own, so that `keelson down` can take it away again.
