@@ -1,26 +1,29 @@
-// Static pods in a real cluster: the mirror on the API follows the manifest, and the pod follows the manifest whether there is an API server or not.
+// `keelson up --cluster`, from nothing to pods on a node that joined by token, and back to nothing; and in between, on the same cluster, static pods: the mirror on
+// the API follows the manifest, and the pod follows the manifest whether there is an API server or not.
 import assert from 'node:assert/strict';
-import { existsSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { type ExecFileException, execFile } from 'node:child_process';
+import { existsSync, globSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { stringify } from 'yaml';
-import type { Pod } from '../../agent/model/generated/api.ts';
+import type { CertificateSigningRequest, Pod } from '../../agent/model/generated/api.ts';
 import { ensureBinaries } from '../testbed/binaries.ts';
 import { api, kubectl as runKubectl, waitForApiserver } from '../testbed/control-plane.ts';
-import { openLab, restartAgent, startAgain, startLab, stopComponent, stopLab } from '../testbed/lab.ts';
+import { openLab, restartAgent, startAgain, stopComponent } from '../testbed/lab.ts';
 import { labPaths } from '../testbed/record.ts';
 import { waitFor } from '../testbed/wait.ts';
 
-const name = 'static';
+const name = 'up';
 const mirrorName = `web-${name}-n1`;
-const image = 'registry.k8s.io/e2e-test-images/busybox:1.37.0-1';
-const { home } = labPaths(name).node('n1');
+const image = 'keelson.local/example:1';
+const { home, run } = labPaths(name).node('n1');
 const manifests = join(home, 'etc-kubernetes', 'manifests');
 const podLogs = join(home, 'pod-logs');
 let binary: string;
 
 const kubectl = (...args: string[]): Promise<string> => runKubectl(openLab(name), binary, args);
-const mirrors = async (): Promise<Pod[]> => (await api<{ items: Pod[] }>(openLab(name), '/api/v1/namespaces/default/pods')).items;
+const pods = async (): Promise<Pod[]> => (await api<{ items: Pod[] }>(openLab(name), '/api/v1/namespaces/default/pods')).items;
+const mirrors = async (): Promise<Pod[]> => (await pods()).filter((pod) => hashOf(pod) !== undefined);
 const hashOf = (pod: Pod | undefined): string | undefined => pod?.metadata?.annotations?.['kubernetes.io/config.mirror'];
 
 /** As a careful editor does it: the manifest appears at once and whole. */
@@ -61,11 +64,85 @@ const shown = (hash: string): Promise<Pod> =>
     return all.length === 1 && hashOf(all[0]) === hash && ready === 'True' ? all[0] : undefined;
   });
 
+/** Runs a command of keelson; both streams come together. */
+const keelson = (...args: string[]): Promise<{ code: number; out: string }> =>
+  new Promise((done) => {
+    execFile(
+      process.execPath,
+      ['--disable-warning=ExperimentalWarning', resolve(import.meta.dirname, '../../agent/main.ts'), ...args],
+      (error: ExecFileException | null, stdout, stderr) =>
+        done({ code: error === null ? 0 : typeof error.code === 'number' ? error.code : 1, out: `${stdout}${stderr}` }),
+    );
+  });
+
+/** What of the cluster is on this machine. */
+const left = (): string[] =>
+  [
+    `/{run,var/lib}/keelson-lab/{${name},.${name}.lock*}`,
+    `/run/netns/kl-${name}-*`,
+    `/sys/fs/cgroup/{,*/}keelson-lab/${name}`,
+    '/etc/kubernetes/*',
+    '/var/lib/kubelet/*',
+  ].flatMap((pattern) => globSync(pattern));
+
+let leftBefore: string[];
+let started: { code: number; out: string };
+
 before(async () => {
   binary = (await ensureBinaries(['kubectl'])).kubectl;
-  await startLab({ name, registry: false, images: ['busybox'] });
+  assert.ok(
+    !existsSync(labPaths(name).home),
+    'a cluster of keelson up --cluster is on this machine: ./keelson down, then run this test again',
+  );
+  leftBefore = left();
+  started = await keelson('up', '--cluster');
 });
-after(() => stopLab(name));
+after(() => keelson('down'));
+
+describe('keelson up --cluster', () => {
+  test('tells the join line and that the examples run', () => {
+    assert.equal(started.code, 0, started.out);
+    assert.match(
+      started.out,
+      /keelson join 172\.30\.0\.2:6443 --token [a-z0-9]{6}\.[a-z0-9]{16} --discovery-token-ca-cert-hash sha256:[0-9a-f]{64}/,
+    );
+    assert.match(started.out, /n1: Ready/);
+    assert.match(started.out, /web: Running, ready, 10\.244\./);
+    assert.match(started.out, /Everything is up/);
+    assert.match(started.out, /Try next:\n {2}\.\/keelson kubectl get nodes/);
+  });
+
+  test('the node asked for its certificate with the token, which is nowhere on it any more', async () => {
+    const { items } = await api<{ items: CertificateSigningRequest[] }>(
+      openLab(name),
+      '/apis/certificates.k8s.io/v1/certificatesigningrequests',
+    );
+    const token = /--token ([a-z0-9]{6})/.exec(started.out)?.[1];
+    assert.deepEqual(
+      items.map(({ spec }) => spec.username),
+      [`system:bootstrap:${token}`],
+    );
+    assert.equal(existsSync(join(home, 'etc-kubernetes/bootstrap-kubelet.conf')), false);
+    for (const file of globSync(`${home}/{etc-kubernetes,kubelet}/*.{conf,yaml,env}`))
+      assert.ok(!readFileSync(file, 'utf8').includes(`${token}.`), file);
+  });
+
+  test('kubectl, status, logs, why and exec work at once', async () => {
+    assert.match((await keelson('kubectl', 'get', 'nodes')).out, new RegExp(`^${name}-n1 +Ready `, 'm'));
+    assert.match((await keelson('status')).out, /^Node up-n1, in a cluster[\s\S]*^web +1\/1 +Running/m);
+    assert.match((await keelson('logs', 'web')).out, /^serving on port 80$/m);
+    assert.match((await keelson('why', 'web')).out, /httpd: running/);
+    assert.deepEqual(await keelson('exec', 'web', '--', 'sh', '-c', 'hostname; exit 3'), { code: 3, out: 'web\n' });
+  });
+
+  test('for the second time it changes nothing', async () => {
+    const uids = (all: Pod[]): unknown => all.map(({ metadata }) => metadata?.uid);
+    const before = uids(await pods());
+    const again = await keelson('up', '--cluster');
+    assert.equal(again.code, 0, again.out);
+    assert.deepEqual(uids(await pods()), before);
+  });
+});
 
 describe('static pods', () => {
   let hash: string;
@@ -144,4 +221,17 @@ describe('static pods', () => {
       (await mirrors()).length === 0 && written().size === 0 ? true : undefined,
     );
   });
+});
+
+test('keelson down leaves nothing of the cluster behind', async () => {
+  const ended = await keelson('down');
+  assert.equal(ended.code, 0, ended.out);
+  assert.match(ended.out, /Everything is gone\./);
+  assert.deepEqual(
+    left().filter((path) => !leftBefore.includes(path)),
+    [],
+  );
+  assert.ok(!existsSync(run));
+  const mounts = readFileSync('/proc/self/mountinfo', 'utf8');
+  assert.ok(!mounts.includes(home) && !mounts.includes(run), mounts);
 });
