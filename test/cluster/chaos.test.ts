@@ -14,10 +14,11 @@ import { api, waitForApiserver } from '../testbed/control-plane.ts';
 import { ensureImages } from '../testbed/images.ts';
 import { run, say } from '../testbed/images-debian.ts';
 import { pauseImage } from '../testbed/images-recipes.ts';
-import { compareInventories, type Inventory, takeInventory } from '../testbed/inventory.ts';
+import { compareInventories, type Inventory, isLostByRuntime, takeInventory } from '../testbed/inventory.ts';
 import { openLab, restartAgent, restartApiserver, restartRuntime, startAgain, startLab, stopComponent, stopLab } from '../testbed/lab.ts';
 import { type PodEvent, type PodWatch, watchPods } from '../testbed/pod-watch.ts';
 import { tailOf } from '../testbed/process.ts';
+import { seededRandom } from '../testbed/random.ts';
 import { labPaths } from '../testbed/record.ts';
 import { ensureRuntime } from '../testbed/runtimes.ts';
 import { waitFor } from '../testbed/wait.ts';
@@ -36,16 +37,7 @@ const seed = Number(process.env.CHAOS_SEED ?? Math.floor(Math.random() * 2 ** 32
 const startedAt = performance.now();
 const tell = (message: string): void => say(`chaos [${((performance.now() - startedAt) / 1000).toFixed(1).padStart(5)} s] ${message}`);
 
-/** Numbers in [0, 1) that depend on the seed alone (mulberry32). */
-const random = ((): (() => number) => {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-})();
+const random = seededRandom(seed);
 const between = (least: number, most: number): number => Math.round(least + random() * (most - least));
 
 // ------------------------------------------------------------------------------------------------------------------------- the pods
@@ -421,17 +413,6 @@ test('thirty pods start and run through it all', { timeout: 300_000 }, () =>
 function isHalfStarted(message: string): boolean {
   return message === 'Container is in "unknown" state, try killing it before restart';
 }
-
-/**
- * True for shims and runc's notes of containers that containerd no longer knows. It loses them when its caller goes away in the middle of a start ("cleaning
- * up dead shim", and the shim lives on): with upstream's kubelet here, eighteen and more of each are left.
- */
-const isLostByRuntime = (line: string, now: Inventory): boolean => {
-  const id =
-    /^process left behind: \S+\/containerd-shim-runc-v2 -namespace k8s\.io -id ([0-9a-f]{64}) /.exec(line)?.[1] ??
-    /^file of the runtime left behind: \S+\/containerd-state\/runc\/k8s\.io\/([0-9a-f]{64})$/.exec(line)?.[1];
-  return id !== undefined && now.get('container')?.has(`k8s.io/${id}`) === false;
-};
 
 test('nothing is left of them, and strangers are left alone', { timeout: 180_000 }, () =>
   ifItFails(async () => {
