@@ -48,16 +48,17 @@ export const joinCluster = async (lab: LabRecord, node: NodeRecord): Promise<Com
   return { argv: [keelson, ...next.split(' '), ...flags], env };
 };
 
-const agents: Record<AgentKind, (lab: LabRecord, node: NodeRecord) => Promise<Command>> = {
-  upstream: async (lab, node) => ({ argv: [await ensureBinary('kubelet'), ...commonFlags(lab, node)], env: {} }),
-  keelson: async (lab, node) => ({
-    argv: [keelson, 'run', ...commonFlags(lab, node), '--no-proxy'],
-    env: { KEELSON_CACHE: cacheRoot() },
-  }),
-};
+/** What stands in the place of `kubelet` on a command line: the kubelet's flags follow. */
+export const kubeletCommand = async (agent: AgentKind): Promise<Command> =>
+  agent === 'upstream'
+    ? { argv: [await ensureBinary('kubelet')], env: {} }
+    : { argv: [keelson, 'run', '--no-proxy'], env: { KEELSON_CACHE: cacheRoot() } };
 
 /** The command line of a node's agent. */
-export const agentCommand = (lab: LabRecord, node: NodeRecord): Promise<Command> => agents[lab.agent](lab, node);
+export const agentCommand = async (lab: LabRecord, node: NodeRecord): Promise<Command> => {
+  const { argv, env } = await kubeletCommand(lab.agent);
+  return { argv: [...argv, ...commonFlags(lab, node)], env };
+};
 
 /** The command line of upstream's kube-proxy, which runs beside either agent. */
 export const proxyCommand = async (): Promise<Command> => ({

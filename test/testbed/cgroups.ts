@@ -4,13 +4,28 @@ import { mkdir, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { waitFor } from './wait.ts';
 
-/** Mount points of the machine's cgroup hierarchies: one on cgroup v2, one for each controller on v1. */
-const hierarchies = (): string[] =>
-  readFileSync('/proc/self/mounts', 'utf8')
+/** `type` is "cgroup" or "cgroup2"; `options` say which hierarchy of v1 it is: "memory", "none,name=systemd". */
+export type CgroupMount = { point: string; type: string; options: string };
+
+/** The machine's cgroup hierarchies out of /proc/mounts: one on cgroup v2, one for each controller on v1. */
+export const parseCgroupMounts = (text: string): CgroupMount[] =>
+  text
     .split('\n')
     .map((line) => line.split(' '))
-    .filter((fields) => fields[2] === 'cgroup' || fields[2] === 'cgroup2')
-    .flatMap((fields) => (fields[1] === undefined ? [] : [fields[1]]));
+    .flatMap(([, point = '', type = '', options = '']) => {
+      if (type === 'cgroup2') return [{ point, type, options: 'rw' }];
+      if (type !== 'cgroup') return [];
+      // What is left after the options that any mount may have, and those of how a hierarchy is run.
+      const which = options
+        .split(',')
+        .filter((each) => !/^(rw|ro|nosuid|nodev|noexec|\w+atime|xattr|seclabel|clone_children|release_agent=.*)$/.test(each));
+      return [{ point, type, options: [...(which.some((each) => each.startsWith('name=')) ? ['none'] : []), ...which].join(',') }];
+    });
+
+export const cgroupMounts = (): CgroupMount[] => parseCgroupMounts(readFileSync('/proc/self/mounts', 'utf8'));
+
+/** Their mount points. */
+const hierarchies = (): string[] => cgroupMounts().map(({ point }) => point);
 
 export const parentCgroup = '/keelson-lab';
 

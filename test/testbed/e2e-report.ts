@@ -3,18 +3,26 @@
 /** test/e2e/suites/NAME.json. Entries are full spec names, or regexes between slashes. */
 export type Suite = {
   description: string;
+  /** The suite for a node by itself (test/e2e_node) instead of the one for clusters (test/e2e): those of its specs that the other has not. */
+  node?: boolean;
   focus: string[];
   skip?: string[];
   /** Nodes the suite needs; default 1. */
   nodes?: number;
   zones?: number;
+  /** Specs at a time; default 12. */
+  procs?: number;
 };
 
 /** One line of test/e2e/exclusions.json: a spec that upstream itself can't pass on the machines the lab runs on. */
 export type Exclusion = { spec: string; reason: string };
 
-/** Spec names out of what `e2e.test --list-tests` prints: "    FILE:LINE: NAME". */
-export const parseSpecList = (text: string): string[] => text.split('\n').flatMap((line) => /^\s+\S+:\d+: (.*)$/.exec(line)?.[1] ?? []);
+/** Spec names out of what `e2e.test --list-tests` prints: "    FILE:LINE: NAME"; those of files in `folder` alone, when given. */
+export const parseSpecList = (text: string, folder?: string): string[] =>
+  text.split('\n').flatMap((line) => {
+    const [, file = '', name] = /^\s+(\S+):\d+: (.*)$/.exec(line) ?? [];
+    return name === undefined || (folder !== undefined && !file.includes(`/${folder}/`)) ? [] : [name];
+  });
 
 const matcher = (entry: string): ((name: string) => boolean) => {
   const regex = /^\/(.*)\/$/.exec(entry)?.[1];

@@ -2,8 +2,9 @@
 import { spawn } from 'node:child_process';
 import { createWriteStream, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { ensureBinaries } from './binaries.ts';
+import { ensureBinary } from './binaries.ts';
 import { cgroupProcs, makeCgroup } from './cgroups.ts';
+import { type Harness, nodeSuite, startLoneNode } from './e2e-node.ts';
 import {
   type Exclusion,
   formatTallies,
@@ -22,7 +23,7 @@ import {
 } from './e2e-report.ts';
 import { run, say } from './images-debian.ts';
 import { labState, startLab } from './lab.ts';
-import { type AgentKind, bootId, enter, type LabRecord, labPaths } from './record.ts';
+import { type AgentKind, bootId, componentCgroup, enter, type LabRecord, labPaths } from './record.ts';
 import type { RuntimeKind } from './runtimes.ts';
 
 const folder = resolve(import.meta.dirname, '../e2e');
@@ -68,6 +69,7 @@ const suitableLab = async (options: E2eOptions, suite: Suite | undefined): Promi
   const nodes = options.nodes ?? suite?.nodes;
   const fits =
     lab?.complete === true &&
+    lab.alone !== true &&
     lab.bootId === bootId() &&
     (options.agent === undefined || lab.agent === options.agent) &&
     (options.runtime === undefined || lab.runtime === options.runtime) &&
@@ -84,14 +86,37 @@ const suitableLab = async (options: E2eOptions, suite: Suite | undefined): Promi
   });
 };
 
+/** How to run the suite for clusters, from beyond the nodes. */
+const clusterSuite = async (lab: LabRecord, reports: string): Promise<Harness> => {
+  const paths = labPaths(lab.name);
+  return {
+    prefix: enter(lab, { network: 'out' }),
+    binary: await ensureBinary('e2e.test'),
+    args: [
+      '--provider=skeleton',
+      `--kubeconfig=${paths.kubeconfig}`,
+      `--kubectl-path=${await ensureBinary('kubectl')}`,
+      '--node-os-distro=debian',
+      `--num-nodes=${lab.nodes.length}`,
+      `--dns-domain=cluster.local`,
+      `--e2e-output-dir=${reports}`,
+    ],
+    env: { KUBECACHEDIR: paths.kubectlCache },
+    cgroup: componentCgroup(lab, { network: 'out' }, 'e2e'),
+  };
+};
+
 const escapeRegex = (text: string): string => text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
 
 /** Runs a suite or a regex; prints failures and ends with "N passed, N failed, N skipped". Resolves to the exit code: 0 when all that must pass passes. */
 export const runE2e = async (options: E2eOptions): Promise<number> => {
   const named = readSuite(options.what);
   const suite: Suite = named ?? { description: options.what, focus: [`/${options.what}/`] };
-  const binaries = await ensureBinaries(['e2e.test', 'ginkgo', 'kubectl']);
-  const all = parseSpecList(await run(binaries['e2e.test'], ['--list-tests']));
+  const ginkgoBinary = await ensureBinary('ginkgo');
+  const all =
+    suite.node === true
+      ? parseSpecList(await run(await ensureBinary('e2e_node.test'), ['--list-tests']), 'e2e_node')
+      : parseSpecList(await run(await ensureBinary('e2e.test'), ['--list-tests']));
   const only = options.only === undefined ? undefined : new RegExp(options.only);
   const tallies = readTallies();
   const isWanted = (name: string): boolean => (only?.test(name) ?? true) && !(options.unsettled === true && isSettled(tallies.get(name)));
@@ -102,21 +127,20 @@ export const runE2e = async (options: E2eOptions): Promise<number> => {
     selected.includes(spec),
   );
   const chosen = selected.filter((name) => !exclusions.some(({ spec }) => spec === name));
-  const lab = await suitableLab(options, named);
+  const lab = suite.node === true ? await startLoneNode(options) : await suitableLab(options, named);
   if (options.record === true && (named === undefined || lab.agent !== 'upstream'))
     throw new Error('--record keeps what upstream passes of a named suite: run it with a suite and --agent upstream');
 
   const reports = join(folder, 'reports', `${options.name}-${options.what.replaceAll(/[^A-Za-z0-9-]+/g, '_').slice(0, 60)}-${lab.agent}`);
   rmSync(reports, { recursive: true, force: true });
   mkdirSync(reports, { recursive: true });
-  const procs = options.procs ?? 12;
-  say(
-    `${chosen.length} specs of "${options.what}" with agent ${lab.agent}, ${Math.min(procs, chosen.length)} at a time; reports in ${reports}`,
-  );
+  const procs = Math.max(1, Math.min(options.procs ?? suite.procs ?? 12, chosen.length));
+  say(`${chosen.length} specs of "${options.what}" with agent ${lab.agent}, ${procs} at a time; reports in ${reports}`);
+  const harness = suite.node === true ? await nodeSuite(lab, reports) : await clusterSuite(lab, reports);
   const ginkgo = [
-    binaries.ginkgo,
+    ginkgoBinary,
     'run',
-    `--procs=${Math.max(1, Math.min(procs, chosen.length))}`,
+    `--procs=${procs}`,
     '--timeout=3h',
     '--no-color',
     '--junit-report=junit.xml',
@@ -124,22 +148,15 @@ export const runE2e = async (options: E2eOptions): Promise<number> => {
     `--output-dir=${reports}`,
     // ginkgo matches a spec's text with something in front of it: the end is what can be anchored.
     ...chosen.map((name) => `--focus=${escapeRegex(name)}$`),
-    binaries['e2e.test'],
+    harness.binary,
     '--',
-    '--provider=skeleton',
-    `--kubeconfig=${labPaths(lab.name).kubeconfig}`,
-    `--kubectl-path=${binaries.kubectl}`,
-    '--node-os-distro=debian',
-    `--num-nodes=${lab.nodes.length}`,
-    `--dns-domain=cluster.local`,
-    `--e2e-output-dir=${reports}`,
+    ...harness.args,
   ];
   // In the lab's cgroup, so that what is left of an interrupted run ends with the lab.
-  const cgroup = `${labPaths(lab.name).cgroup}/sys/e2e`;
-  await makeCgroup(cgroup);
+  await makeCgroup(harness.cgroup);
   const joinCgroup = ['sh', '-c', 'for f in $LAB_CGROUP_PROCS; do echo 0 > "$f" || exit 1; done; unset LAB_CGROUP_PROCS; exec "$@"', 'sh'];
-  const env = { LAB_CGROUP_PROCS: cgroupProcs(cgroup).join(' '), KUBECACHEDIR: labPaths(lab.name).kubectlCache };
-  await runWithProgress([...joinCgroup, ...enter(lab, { network: 'out' }), ...ginkgo], env, join(reports, 'ginkgo.log'), chosen.length);
+  const env = { LAB_CGROUP_PROCS: cgroupProcs(harness.cgroup).join(' '), ...harness.env };
+  await runWithProgress([...joinCgroup, ...harness.prefix, ...ginkgo], env, join(reports, 'ginkgo.log'), chosen.length);
 
   const reportFile = join(reports, 'report.json');
   if (!existsSync(reportFile)) {

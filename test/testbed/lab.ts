@@ -112,22 +112,43 @@ const lockOf = (name: string): string => join(dirname(labPaths(name).run), `.${n
 /** Ends whatever runs under this name and starts a lab; resolves when all nodes are Ready and cluster DNS answers. Needs root. */
 export const startLab = async (options: LabOptions = {}): Promise<LabRecord> => {
   const name = options.name ?? 'lab';
+  return replaceLab(name, (step) => bringUp(name, options, step), { unless: options.reuse === true ? runs : undefined });
+};
+
+/** Tells of a step, and when it was reached. */
+type Step = (message: string) => void;
+
+/** Ends whatever runs under this name, and has `bring` start something new; a lab of which `unless` is true is left and resolved to. Needs root. */
+export const replaceLab = async (
+  name: string,
+  bring: (step: Step) => Promise<LabRecord>,
+  { unless }: { unless?: ((there: LabRecord) => boolean) | undefined } = {},
+): Promise<LabRecord> => {
   if (!/^[a-z0-9]([a-z0-9-]{0,14}[a-z0-9])?$/.test(name))
     throw new Error(`"${name}" can't be a lab's name: use at most 16 lower-case letters, digits and dashes`);
   if (process.getuid?.() !== 0) throw new Error('the lab makes network namespaces and mounts: run it as root');
   return withLock(lockOf(name), async () => {
     const there = readRecord(name);
-    if (options.reuse === true && there !== undefined && runs(there)) return there;
+    if (there !== undefined && unless?.(there) === true) return there;
     await clear(name);
-    return bringUp(name, options);
+    const startedAt = performance.now();
+    return bring((message) => say(`[${((performance.now() - startedAt) / 1000).toFixed(1).padStart(5)} s] ${message}`));
   });
+};
+
+/** Records a lab, so that its end finds everything from here on, and makes what its nodes stand on: mount points, network. */
+export const prepareLab = async (lab: LabRecord): Promise<void> => {
+  await ensureTools(tools);
+  writeRecord(lab);
+  mkdirSync(labPaths(lab.name).run, { recursive: true });
+  await withLock(mountPointLock, async () => noteMountPoints(lab));
+  allowInotify();
+  await makeNetwork(lab.name, lab.nodes.length);
 };
 
 const runs = (lab: LabRecord): boolean => lab.complete && lab.bootId === bootId() && Object.values(lab.components).every(isAlive);
 
-const bringUp = async (name: string, options: LabOptions): Promise<LabRecord> => {
-  const startedAt = performance.now();
-  const step = (message: string): void => say(`[${((performance.now() - startedAt) / 1000).toFixed(1).padStart(5)} s] ${message}`);
+const bringUp = async (name: string, options: LabOptions, step: Step): Promise<LabRecord> => {
   const agent = options.agent ?? 'keelson';
   const count = options.nodes ?? 1;
   const zones = options.zones ?? 0;
@@ -164,14 +185,10 @@ const bringUp = async (name: string, options: LabOptions): Promise<LabRecord> =>
     components: {},
     complete: false,
   };
-  writeRecord(lab);
-  mkdirSync(labPaths(name).run, { recursive: true });
-  await withLock(mountPointLock, async () => noteMountPoints(lab));
   step(
     `starting lab ${name}: ${count} node${count === 1 ? '' : 's'}, agent ${agent}, ${runtimeKind} ${runtime.version}, kube-proxy ${lab.proxyMode}`,
   );
-  allowInotify();
-  await makeNetwork(name, count);
+  await prepareLab(lab);
   await makeCertificates(lab, binaries.kubeadm);
   step('namespaces, certificates');
 
@@ -217,7 +234,7 @@ const bringUp = async (name: string, options: LabOptions): Promise<LabRecord> =>
 };
 
 /** The registry that images can be pulled from: in the outside, standing in for the hosts that images name. */
-const startImageRegistry = async (lab: LabRecord): Promise<Registry> => {
+export const startImageRegistry = async (lab: LabRecord): Promise<Registry> => {
   const names = ['registry', 'registry-front'];
   const registry = await startRegistry({
     listen: `${outsideAddress.v4}:5000`,

@@ -124,6 +124,7 @@ const commands: Record<string, (args: string[]) => Promise<number>> = {
   kubectl: async (args) => {
     const { name, rest } = takeName(args);
     const lab = openLab(name);
+    if (lab.alone === true) throw new UsageError(`lab ${name} is a node without a cluster: see test/lab exec --name ${name} n1 …`);
     return foreground([...enter(lab, { network: 'cp' }), await ensureBinary('kubectl'), ...rest], {
       KUBECONFIG: labPaths(name).kubeconfig,
       KUBECACHEDIR: labPaths(name).kubectlCache,

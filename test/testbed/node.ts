@@ -2,7 +2,7 @@
 import { copyFileSync, existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { stringify } from 'yaml';
-import { makeCgroup } from './cgroups.ts';
+import { cgroupMounts, makeCgroup } from './cgroups.ts';
 import { pauseImage } from './images-recipes.ts';
 import { dnsAddress, outsideAddress, podSubnets } from './network.ts';
 import { type LabRecord, labPaths, type NodeRecord, startComponent } from './record.ts';
@@ -30,20 +30,34 @@ const binds = (lab: LabRecord, node: NodeRecord): { from: string; to: string }[]
 /** Every folder on the machine that a node's own folders are mounted over, inside the node only. */
 export const mountPoints = (lab: LabRecord): string[] => lab.nodes.flatMap((node) => binds(lab, node).map(({ to }) => to));
 
-// Runs as pid 1 of the node. A fresh /sys shows the node's network devices; the machine's cgroup mounts stay below it. The namespaces of other labs under
+// Runs as pid 1 of the node. A fresh /sys shows the node's network devices; the machine's cgroup mounts stay below it, or the node's own take their
+// place ("own", then a mount point, type and options each, then "--"). The namespaces of other labs under
 // /run/netns are dropped, or this node would keep them alive. Everything is private to the node, and shared inside it, as systemd has it.
 const holderScript = `
 set -e
 ready=$1 host=$2 cgroup=$3
-shift 3
 mount --make-rprivate /
 umount --recursive --lazy /run/netns
 hostname "$host"
-mkdir -p "$cgroup"
-mount --rbind /sys/fs/cgroup "$cgroup"
-mount -t sysfs sysfs /sys
-mount --rbind "$cgroup" /sys/fs/cgroup
-umount --recursive --lazy "$cgroup"
+if [ "$cgroup" = own ]; then
+  mount -t sysfs sysfs /sys
+  # On v1 hierarchies are folders below it.
+  [ "$4" = /sys/fs/cgroup ] || mount -t tmpfs -o mode=755 tmpfs /sys/fs/cgroup
+  shift 3
+  while [ "$1" != -- ]; do
+    mkdir -p "$1"
+    mount -t "$2" -o "$3" cgroup "$1"
+    shift 3
+  done
+  shift
+else
+  shift 3
+  mkdir -p "$cgroup"
+  mount --rbind /sys/fs/cgroup "$cgroup"
+  mount -t sysfs sysfs /sys
+  mount --rbind "$cgroup" /sys/fs/cgroup
+  umount --recursive --lazy "$cgroup"
+fi
 while [ $# -gt 0 ]; do
   mount --bind "$1" "$2"
   shift 2
@@ -60,15 +74,21 @@ export const startHolder = async (lab: LabRecord, node: NodeRecord): Promise<voi
   for (const { from } of pairs) mkdirSync(from, { recursive: true });
   await makeCgroup(cgroup);
   const ready = join(run, 'ready');
-  const script = ['sh', '-c', holderScript, 'node', ready, node.name, join(run, 'cgroup'), ...pairs.flatMap(({ from, to }) => [from, to])];
+  const own = node.ownCgroups === true;
+  const cgroups = own
+    ? ['own', ...cgroupMounts().flatMap(({ point, type, options }) => [point, type, options]), '--']
+    : [join(run, 'cgroup')];
+  const script = ['sh', '-c', holderScript, 'node', ready, node.name, ...cgroups, ...pairs.flatMap(({ from, to }) => [from, to])];
+  const namespaces = ['--mount', '--uts', '--pid', ...(own ? ['--cgroup'] : [])];
   await startComponent(
     lab,
     `${node.id}/holder`,
     {
-      argv: ['unshare', '--mount', '--uts', '--pid', '--fork', '--mount-proc', '--propagation', 'private', ...script],
+      argv: ['unshare', ...namespaces, '--fork', '--mount-proc', '--propagation', 'private', ...script],
       place: { network: node.id },
     },
-    { forks: true },
+    // The cgroup in which a process asks for a cgroup namespace becomes its root.
+    { forks: true, ...(own ? { cgroup } : {}) },
   );
   await waitFor(`the namespaces of node ${node.id}`, 10_000, () => (existsSync(ready) ? true : undefined), 10);
 };
@@ -149,6 +169,12 @@ export const clusterKubeletConfig = (): Record<string, unknown> => ({
   imageGCLowThresholdPercent: 99,
 });
 
+/** Nobody answers there: a name outside the cluster fails at once, by an ICMP refusal. */
+export const writeResolvConf = (lab: LabRecord, node: NodeRecord): void => {
+  const file = join(labPaths(lab.name).node(node.id).home, 'etc-kubernetes', 'resolv.conf');
+  writeFileSync(file, `nameserver ${outsideAddress.v4}\n`, { mode: 0o600 });
+};
+
 /** Puts what a node is given into /etc/kubernetes: CA, bootstrap kubeconfig, configuration files. One that joins by token fetches those of its agent itself. */
 export const writeNodeConfig = (lab: LabRecord, node: NodeRecord, bootstrapKubeconfig: string): void => {
   const paths = labPaths(lab.name);
@@ -165,8 +191,7 @@ export const writeNodeConfig = (lab: LabRecord, node: NodeRecord, bootstrapKubec
     put('bootstrap-kubelet.conf', bootstrapKubeconfig);
     put('kubelet.yaml', stringify({ ...clusterKubeletConfig(), cgroupRoot: cgroup }));
   }
-  // Nobody answers there: a name outside the cluster fails at once, by an ICMP refusal.
-  put('resolv.conf', `nameserver ${outsideAddress.v4}\n`);
+  writeResolvConf(lab, node);
   copyFileSync(join(paths.kubeconfigs, 'kube-proxy.conf'), join(etc, 'kube-proxy.conf'));
   put('kube-proxy.yaml', stringify({ ...kubeProxyConfig(lab), hostnameOverride: node.name }));
 };

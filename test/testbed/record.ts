@@ -15,7 +15,15 @@ export type Place = { network: string } | { node: string };
 export type Component = Tracked & { argv: string[]; env: Record<string, string>; place: Place; logFile: string };
 
 /** `id` is "n1", "n2", …; `name` the Kubernetes node name. */
-export type NodeRecord = { id: string; index: number; name: string; zone?: string | undefined; podCidrs: string[] };
+export type NodeRecord = {
+  id: string;
+  index: number;
+  name: string;
+  zone?: string | undefined;
+  podCidrs: string[];
+  /** The node sees the cgroups below its own alone, with its own as their root. */
+  ownCgroups?: boolean | undefined;
+};
 
 export type LabRecord = {
   name: string;
@@ -26,6 +34,8 @@ export type LabRecord = {
   bootstrapToken: string;
   /** Nodes join by token, as `keelson join` does it, and are not given their credentials. */
   joins?: boolean | undefined;
+  /** One node without a cluster: what runs on it brings its own. */
+  alone?: boolean | undefined;
   nodes: NodeRecord[];
   /** By name: "etcd", "apiserver", "n1/agent", … */
   components: Record<string, Component>;
@@ -90,7 +100,16 @@ export const enter = (lab: LabRecord, place: Place): string[] => {
   const holder = lab.components[`${place.node}/holder`];
   if (holder === undefined || lab.bootId !== bootId() || !isAlive(holder))
     throw new Error(`node ${place.node} of lab ${lab.name} is not up`);
-  return ['nsenter', '--target', String(holder.pid), '--mount', '--uts', '--pid', '--net', '--'];
+  const own = lab.nodes.some(({ id, ownCgroups }) => id === place.node && ownCgroups === true) ? ['--cgroup'] : [];
+  return ['nsenter', '--target', String(holder.pid), '--mount', '--uts', '--pid', '--net', ...own, '--'];
+};
+
+/** The cgroup of a process of the lab; on a node that sees its own cgroups alone it is among them. */
+export const componentCgroup = (lab: LabRecord, place: Place, name: string): string => {
+  const paths = labPaths(lab.name);
+  const flat = name.replaceAll('/', '-');
+  const node = lab.nodes.find(({ id, ownCgroups }) => 'node' in place && place.node === id && ownCgroups === true);
+  return `${node === undefined ? paths.cgroup : paths.node(node.id).cgroup}/sys/${flat}`;
 };
 
 export type ComponentSpec = {
@@ -106,13 +125,12 @@ export const startComponent = async (
   lab: LabRecord,
   name: string,
   spec: ComponentSpec,
-  how: Pick<SpawnOptions, 'forks'> = {},
+  how: Pick<SpawnOptions, 'forks'> & { cgroup?: string | undefined } = {},
 ): Promise<Component> => {
   const paths = labPaths(lab.name);
-  const flat = name.replaceAll('/', '-');
-  const cgroup = `${paths.cgroup}/sys/${flat}`;
+  const cgroup = how.cgroup ?? componentCgroup(lab, spec.place, name);
   await makeCgroup(cgroup);
-  const logFile = spec.logFile ?? join(paths.logs, `${flat}.log`);
+  const logFile = spec.logFile ?? join(paths.logs, `${name.replaceAll('/', '-')}.log`);
   const env = spec.env ?? {};
   const inNode = 'node' in spec.place;
   const tracked = await spawnTracked([...enter(lab, spec.place), ...spec.argv], {

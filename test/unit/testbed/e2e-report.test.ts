@@ -19,6 +19,7 @@ const all = ['[sig-node] Pods should run [Conformance]', '[sig-node] Pods should
 test('parseSpecList takes the names of e2e.test --list-tests', () => {
   const text = 'The following spec names can be used:\n    ../k8s.io/kubernetes@v1/test/e2e/a.go:258: [sig-a] A (b): c\n    x.go:1: B\n\n';
   assert.deepEqual(parseSpecList(text), ['[sig-a] A (b): c', 'B']);
+  assert.deepEqual(parseSpecList(text, 'e2e'), ['[sig-a] A (b): c']);
 });
 
 const selections: Record<string, { focus: string[]; skip?: string[]; chosen: string[] }> = {
