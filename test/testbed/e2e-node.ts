@@ -98,17 +98,13 @@ export const nodeSuite = async (lab: LabRecord, reports: string): Promise<Harnes
   symlinkSync(await ensureBinary('e2e_node.test'), binary);
   writeFileSync(join(home, 'kubelet.yaml'), stringify(kubeletConfig()));
   const address = nodeAddress(node.index);
-  const kubeletFlags = [
-    `--node-ip=${address.v4},${address.v6}`,
-    `--runtime-cgroups=${componentCgroup(lab, { node: node.id }, `${node.id}/containerd`).slice(labPaths(lab.name).node(node.id).cgroup.length)}`,
-  ];
   return {
     prefix: [...enter(lab, { node: node.id }), 'sh', '-c', 'cd "$1" && shift && exec "$@"', 'sh', work],
     binary,
     args: [
       `--k8s-bin-dir=${bin}`,
       `--kubelet-config-file=${join(home, 'kubelet.yaml')}`,
-      `--kubelet-flags=${kubeletFlags.join(' ')}`,
+      `--kubelet-flags=--node-ip=${address.v4},${address.v6}`,
       `--node-name=${node.name}`,
       '--container-runtime-endpoint=unix:///run/containerd/containerd.sock',
       // They are there: imported, as far as they can be made here. One is named by a digest, which is that of upstream's own.

@@ -120,6 +120,8 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     hugePageSizes: cgroups.hugePageSizes,
   };
   checkMachine(config, cgroups.version, machine.swapBytes);
+  // A cgroup of its own, so that what the agent takes is counted and bounded apart; cgroupfs with either driver, as upstream.
+  if (kc.kubeletCgroups !== '') await plainCgroups.adopt(kc.kubeletCgroups, process.pid, signal);
   const mounts = openMounts();
 
   const cluster = config.kubeconfig === undefined ? undefined : await openCluster(config, nodeName, stack, log, signal);

@@ -24,6 +24,8 @@ export interface Cgroups {
   children(cgroup: string): Promise<string[]>;
   /** The processes in it and below it, over all hierarchies. */
   pids(cgroup: string): Promise<number[]>;
+  /** Moves a process into it in every hierarchy, making it and its parents when they are not there. On v2 it is to hold processes, not cgroups. */
+  adopt(cgroup: string, pid: number, signal: AbortSignal): Promise<void>;
   /** Bytes charged to it; undefined when it does not exist. */
   memoryUsage(cgroup: string): Promise<number | undefined>;
   /** The content of one of its files (v1: in the hierarchy of `controller`), trimmed; undefined when there is none. */
@@ -100,6 +102,13 @@ export async function openCgroups(clock: Clock, root = '/sys/fs/cgroup'): Promis
     await enableControllers(at);
   }
 
+  async function makeDirectoriesEverywhere(cgroup: string): Promise<void> {
+    const cpuset = layout?.version === 1 ? layout.mountPoints.get('cpuset') : undefined;
+    await Promise.all(
+      hierarchies.map((mountPoint) => (mountPoint === cpuset ? makeCpuset(mountPoint, cgroup) : makeDirectories(mountPoint, cgroup))),
+    );
+  }
+
   async function enableControllers(at: string): Promise<void> {
     const available = (await fs.promises.readFile(path.join(at, 'cgroup.controllers'), 'utf8')).trim().split(/\s+/);
     const enabled = new Set((await fs.promises.readFile(path.join(at, 'cgroup.subtree_control'), 'utf8')).trim().split(/\s+/));
@@ -130,12 +139,7 @@ export async function openCgroups(clock: Clock, root = '/sys/fs/cgroup'): Promis
     async create(cgroup, values, signal) {
       signal.throwIfAborted();
       if (layout.version === 2) await makeV2(cgroup);
-      else {
-        const cpuset = layout.mountPoints.get('cpuset');
-        await Promise.all(
-          hierarchies.map((mountPoint) => (mountPoint === cpuset ? makeCpuset(mountPoint, cgroup) : makeDirectories(mountPoint, cgroup))),
-        );
-      }
+      else await makeDirectoriesEverywhere(cgroup);
       await set(cgroup, values, signal);
     },
     set,
@@ -151,6 +155,19 @@ export async function openCgroups(clock: Clock, root = '/sys/fs/cgroup'): Promis
     async pids(cgroup) {
       const lists = await Promise.all(hierarchies.map((mountPoint) => pidsBelow(path.join(mountPoint, cgroup))));
       return [...new Set(lists.flat())].sort((a, b) => a - b);
+    },
+    async adopt(cgroup, pid, signal) {
+      signal.throwIfAborted();
+      // A v2 cgroup that hands controllers down takes no process: only its parents do that.
+      if (layout.version === 2) await makeV2(path.dirname(cgroup));
+      await makeDirectoriesEverywhere(cgroup);
+      for (const mountPoint of hierarchies) {
+        try {
+          await fs.promises.writeFile(path.join(mountPoint, cgroup, 'cgroup.procs'), String(pid));
+        } catch (error) {
+          throw fromFsError(error, `cannot move process ${pid} into cgroup ${cgroup} in ${mountPoint}`);
+        }
+      }
     },
     async memoryUsage(cgroup) {
       const at = directory('memory', cgroup);
