@@ -106,6 +106,7 @@ export const nodeSuite = async (lab: LabRecord, reports: string): Promise<Harnes
       `--kubelet-config-file=${join(home, 'kubelet.yaml')}`,
       `--kubelet-flags=--node-ip=${address.v4},${address.v6}`,
       `--node-name=${node.name}`,
+      '--dns-domain=cluster.local',
       '--container-runtime-endpoint=unix:///run/containerd/containerd.sock',
       // They are there: imported, as far as they can be made here. One is named by a digest, which is that of upstream's own.
       '--prepull-images=false',

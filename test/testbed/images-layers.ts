@@ -82,7 +82,7 @@ const busyboxFiles: Record<string, FileEntry> = {
 };
 
 const busybox = async (): Promise<LayerRecipe> => ({
-  key: JSON.stringify(busyboxFiles) + (await source('busybox-sh.c')),
+  key: JSON.stringify(busyboxFiles) + (await source('busybox-sh.c')) + (await source('nmeter.c')),
   build: async (root) => {
     const suite = await openSuite('bookworm');
     const folder = await mkdtemp(join(cacheRoot(), 'lab', '.busybox-'));
@@ -90,10 +90,12 @@ const busybox = async (): Promise<LayerRecipe> => ({
       await suite.unpack('busybox-static', folder);
       await suite.unpack('bash-static', folder);
       await compile('busybox-sh.c', join(folder, 'sh'));
+      await compile('nmeter.c', join(folder, 'nmeter'));
       const applets = (await run(join(folder, 'bin/busybox'), ['--list'])).trim().split('\n');
       await writeFiles(root, {
         'bin/busybox': { copyOf: join(folder, 'bin/busybox'), mode: 0o755 },
         'bin/sh': { copyOf: join(folder, 'sh'), mode: 0o755 },
+        'bin/nmeter': { copyOf: join(folder, 'nmeter'), mode: 0o755 },
         'usr/libexec/bash': { copyOf: join(folder, 'bin/bash-static'), mode: 0o755 },
         // A link named busybox, which the list has too, would overwrite the program by a link to itself.
         ...Object.fromEntries(
