@@ -62,8 +62,18 @@ const purePackages = ['yaml', 'zod'];
 const shellIo: { file: RegExp; may: readonly string[]; why: string }[] = [
   {
     file: /^agent\/server\/[^/]+\.ts$/,
-    may: ['node:fs', 'node:fs/promises', 'node:http', 'node:https', 'node:net', 'node:stream', 'node:stream/promises', 'node:tls'],
-    why: 'it is the driver of its own listener, and hands out files of /var/log',
+    may: [
+      'node:fs',
+      'node:fs/promises',
+      'node:http',
+      'node:https',
+      'node:net',
+      'node:stream',
+      'node:stream/promises',
+      'node:tls',
+      'node:zlib',
+    ],
+    why: 'it is the driver of its own listener, and hands out files of /var/log, packed when asked so',
   },
   {
     file: /^agent\/pods\/(apply|runtime-watch)\.ts$/,

@@ -46,7 +46,6 @@ const notYet: readonly Limit[] = [
     why: 'pods are not ended before a shutdown of the machine yet',
   },
   { field: 'tracing', asks: (kc) => kc.tracing !== undefined, why: 'no traces are exported yet' },
-  { field: 'enableSystemLogQuery', asks: (kc) => kc.enableSystemLogQuery, why: "the node's journal is not served yet" },
   { field: 'memorySwap', asks: (kc) => kc.memorySwap.swapBehavior === 'LimitedSwap', why: 'containers get no swap yet' },
   { field: 'memoryReservationPolicy', asks: (kc) => kc.memoryReservationPolicy !== 'None', why: 'memory is not protected by request yet' },
   { field: 'protectKernelDefaults', asks: (kc) => kc.protectKernelDefaults, why: 'kernel tunables are set, not only checked' },

@@ -1,4 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Writable } from 'node:stream';
 import type {
   AttachRequest,
   AttachResponse,
@@ -98,6 +99,12 @@ export type ReadContainerLog = (
 /** A page that another room writes: `/metrics/resource`, `/stats/summary`, … */
 export type Page = (query: URLSearchParams, signal: AbortSignal) => Promise<{ readonly contentType: string; readonly body: string }>;
 
+/**
+ * Runs journalctl to its end and writes what it prints, stdout and stderr, to `out`, which stays open. Resolves to its exit code, undefined when it cannot
+ * be run or is killed; the signal kills it.
+ */
+export type RunJournalctl = (args: readonly string[], out: Writable, signal: AbortSignal) => Promise<number | undefined>;
+
 export interface ServerOptions {
   readonly clock: Clock;
   readonly log: Log;
@@ -122,6 +129,8 @@ export interface ServerOptions {
   readonly setVerbosity?: ((level: number) => void) | undefined;
   /** Where `/logs/` reads; default `/var/log`. */
   readonly nodeLogFolder?: string | undefined;
+  /** `/logs/` takes queries for the logs of services (`enableSystemLogQuery`). */
+  readonly journalctl?: RunJournalctl | undefined;
 }
 
 /** One request under way. */

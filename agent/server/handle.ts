@@ -7,7 +7,7 @@ import { sendContainerLog } from './container-log.ts';
 import type { Call, ServerOptions } from './contracts.ts';
 import { answerHealthz, type HealthCheck } from './healthz.ts';
 import { type Counter, type Gauge, type Histogram, type MetricsRegistry, metricsContentType } from './metrics.ts';
-import { serveNodeLogs } from './node-logs.ts';
+import { serveNodeLogs, serveQueriedLogs } from './node-logs.ts';
 import { sendError, sendJson, sendPodList, sendText } from './reply.ts';
 import { metricLabelsOf, type Route, type RouteSwitches, routeOf } from './routes.ts';
 import type { UpgradedClient } from './stream-proxy.ts';
@@ -109,7 +109,7 @@ async function answer(options: ServerOptions, call: Call, route: Route): Promise
       await sendPage(options, response, route.path, query, signal);
       return;
     case 'nodeLogs':
-      await serveNodeLogs(options.nodeLogFolder ?? '/var/log', route.path, response, signal);
+      await sendNodeLogs(options, call, route.path);
       return;
     case 'setVerbosity':
       await setVerbosity(options, call);
@@ -141,6 +141,12 @@ async function answer(options: ServerOptions, call: Call, route: Route): Promise
     default:
       unreachable(route);
   }
+}
+
+async function sendNodeLogs(options: ServerOptions, call: Call, path: string): Promise<void> {
+  const { clock, journalctl, nodeLogFolder: folder = '/var/log' } = options;
+  if (journalctl === undefined) await serveNodeLogs(folder, path, call.response, call.signal);
+  else await serveQueriedLogs({ folder, clock, journalctl }, path, call);
 }
 
 async function runCommand(options: ServerOptions, call: Call, route: Extract<Route, { kind: 'run' }>): Promise<void> {

@@ -1,8 +1,16 @@
-import { createReadStream } from 'node:fs';
+import { createReadStream, type Stats } from 'node:fs';
 import { readdir, realpath, stat } from 'node:fs/promises';
 import type { ServerResponse } from 'node:http';
 import { join, sep } from 'node:path';
-import { pipeline } from 'node:stream/promises';
+import { Writable } from 'node:stream';
+import { finished, pipeline } from 'node:stream/promises';
+import { constants, createGzip } from 'node:zlib';
+import type { Clock } from '../base/clock.ts';
+import type { Call, RunJournalctl } from './contracts.ts';
+import { journalArguments, journalUnits, logFilesOf, type NodeLogQuery, parseNodeLogQuery } from './node-log-query.ts';
+import { sendText } from './reply.ts';
+
+const queryDeadlineMs = 30_000;
 
 /** Answers `/logs/<path>` from a folder of the node: a file as it is, a folder as a list of links. Nothing outside the folder is shown, by no link either. */
 export async function serveNodeLogs(folder: string, path: string, response: ServerResponse, signal: AbortSignal): Promise<void> {
@@ -10,21 +18,12 @@ export async function serveNodeLogs(folder: string, path: string, response: Serv
     response.writeHead(404, { 'content-type': 'text/plain; charset=utf-8', 'x-content-type-options': 'nosniff' });
     response.end('404 page not found\n');
   };
-  if (path.includes('\0')) {
+  const found = await lookUp(folder, path);
+  if (found === undefined) {
     notFound();
     return;
   }
-  const absent = (error: NodeJS.ErrnoException): undefined => {
-    if (error.code === 'ENOENT' || error.code === 'ENOTDIR' || error.code === 'ELOOP') return undefined;
-    throw error;
-  };
-  const root = await realpath(folder).catch(absent);
-  const real = await realpath(join(folder, path)).catch(absent);
-  if (root === undefined || real === undefined || (real !== root && !real.startsWith(root + sep))) {
-    notFound();
-    return;
-  }
-  const info = await stat(real);
+  const { real, info } = found;
   if (info.isDirectory()) {
     const entries = (await readdir(real, { withFileTypes: true })).map((e) => (e.isDirectory() ? `${e.name}/` : e.name)).sort();
     const links = entries.map(
@@ -45,6 +44,100 @@ export async function serveNodeLogs(folder: string, path: string, response: Serv
     'last-modified': info.mtime.toUTCString(),
   });
   await pipeline(createReadStream(real), response, { signal });
+}
+
+/** What lies at a path below the folder; undefined when there is nothing, or when it is elsewhere, by a link too. */
+async function lookUp(folder: string, path: string): Promise<{ real: string; info: Stats } | undefined> {
+  if (path.includes('\0')) return undefined;
+  const absent = (error: NodeJS.ErrnoException): undefined => {
+    if (error.code === 'ENOENT' || error.code === 'ENOTDIR' || error.code === 'ELOOP') return undefined;
+    throw error;
+  };
+  const root = await realpath(folder).catch(absent);
+  const real = await realpath(join(folder, path)).catch(absent);
+  if (root === undefined || real === undefined || (real !== root && !real.startsWith(root + sep))) return undefined;
+  return { real, info: await stat(real) };
+}
+
+export interface QueriedLogs {
+  readonly folder: string;
+  readonly clock: Clock;
+  readonly journalctl: RunJournalctl;
+}
+
+/**
+ * Answers `/logs/` where the node's services may be asked for (`?query=kubelet&tailLines=3`): from the machine's journal, or, for services that do not
+ * write to it, from their files in the folder. Without such parameters it is `serveNodeLogs`. Failures behind the first byte are told in the text.
+ */
+export async function serveQueriedLogs(logs: QueriedLogs, path: string, call: Call): Promise<void> {
+  const { folder } = logs;
+  const { response, signal } = call;
+  const parsed = parseNodeLogQuery(call.query, path);
+  if (parsed.kind === 'refused') {
+    sendText(response, parsed.status, `${parsed.text}\n`);
+    return;
+  }
+  if (parsed.kind === 'none') {
+    await serveNodeLogs(folder, path, response, signal);
+    return;
+  }
+  const { query } = parsed;
+  const [file] = query.files;
+  if (file !== undefined) {
+    if ((await lookUp(folder, file)) === undefined) {
+      sendText(response, 406, `query: Invalid value: ${JSON.stringify(query.files)}: no such file below ${folder}\n`);
+      return;
+    }
+    await serveNodeLogs(folder, file, response, signal);
+    return;
+  }
+  const gzipped = call.request.headers['accept-encoding'] === 'gzip';
+  response.writeHead(200, { 'content-type': 'text/plain;charset=UTF-8', ...(gzipped ? { 'content-encoding': 'gzip' } : {}) });
+  using deadline = logs.clock.deadline(signal, queryDeadlineMs);
+  if (!gzipped) {
+    await copyServices(logs, query, response, deadline.signal);
+    response.end();
+    return;
+  }
+  const gzip = createGzip({ level: constants.Z_BEST_SPEED });
+  gzip.pipe(response);
+  await copyServices(logs, query, gzip, deadline.signal);
+  gzip.end();
+  await finished(response, { signal });
+}
+
+async function copyServices(logs: QueriedLogs, query: NodeLogQuery, out: Writable, signal: AbortSignal): Promise<void> {
+  const { services, options } = query;
+  const units: Buffer[] = [];
+  const collect = new Writable({
+    write(chunk: Buffer, _encoding, taken) {
+      units.push(chunk);
+      taken();
+    },
+  });
+  const asked = await logs.journalctl(journalUnits, collect, signal);
+  const known = asked === 0 ? Buffer.concat(units).toString('utf8') : '';
+  const journalled = services.filter((service) => known.includes(`${service}.service`));
+  const others = services.filter((service) => !journalled.includes(service));
+  if (journalled.length > 0) {
+    const ended = await logs.journalctl(journalArguments(journalled, options), out, signal);
+    if (ended === undefined && (options.boot ?? 0) === 0) out.write('\nerror: journal output not available\n');
+  }
+  if (others.length > 0 && Object.keys(options).length > 0) {
+    out.write(`\noptions present and query resolved to log files for [${others.join(' ')}]\ntry without specifying options\n`);
+    return;
+  }
+  for (const service of others) await copyFile(logs.folder, service, out, signal);
+}
+
+async function copyFile(folder: string, service: string, out: Writable, signal: AbortSignal): Promise<void> {
+  for (const name of logFilesOf(service)) {
+    const found = await lookUp(folder, name);
+    if (found?.info.isFile() !== true) continue;
+    await pipeline(createReadStream(found.real), out, { signal, end: false });
+    return;
+  }
+  out.write(`\nlog not found for ${service}\n`);
 }
 
 function escapeHtml(text: string): string {

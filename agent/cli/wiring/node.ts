@@ -18,6 +18,7 @@ import { pathOf } from '../../drivers/kube/client.ts';
 import { createObjects } from '../../drivers/kube/objects.ts';
 import * as logFiles from '../../drivers/logs/files.ts';
 import { podLogFolders } from '../../drivers/logs/folders.ts';
+import { createRunJournalctl } from '../../drivers/logs/journalctl.ts';
 import { readContainerLog } from '../../drivers/logs/read.ts';
 import { openMounts } from '../../drivers/mounts/mounts.ts';
 import * as volumeDisk from '../../drivers/mounts/volume-disk.ts';
@@ -503,6 +504,7 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
         certificate: serving,
         node: view,
         runtime: cri,
+        journalctl: kc.enableSystemLogQuery ? createRunJournalctl() : undefined,
         readLog: (path, options, s) => readContainerLog(path, options, { clock, log }, s),
         reviewToken: async (token, s) => {
           if (cluster === undefined) return { authenticated: false };
