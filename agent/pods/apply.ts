@@ -141,7 +141,9 @@ export async function applyAction(
     case 'createSandbox': {
       try {
         const [config, handler] = await Promise.all([deps.sandboxConfig(pod, action.attempt, signal), deps.runtimeHandler(pod, signal)]);
-        const { pod_sandbox_id } = await cri.runPodSandbox({ config, runtime_handler: handler }, signal);
+        signal.throwIfAborted();
+        using patient = patience(deps.clock, signal);
+        const { pod_sandbox_id } = await cri.runPodSandbox({ config, runtime_handler: handler }, patient.signal);
         return pod_sandbox_id === undefined ? done : { kind: 'made', made: { sandboxId: pod_sandbox_id } };
       } catch (error) {
         if (!signal.aborted) recordEvent(pod, 'Warning', 'FailedCreatePodSandBox', `Failed to create pod sandbox: ${messageOf(error)}`);
@@ -186,6 +188,30 @@ export async function applyAction(
     default:
       return unreachable(action);
   }
+}
+
+// A start takes tens of milliseconds, a few seconds on a machine at its limit; one that hangs must not hold up the pod's end for long.
+const patienceMs = 10_000;
+
+/**
+ * A signal that aborts some time after the given one. What the runtime has begun to make it had better finish: containerd forgets shims, tasks and mounts of
+ * a container whose caller went away in the middle of its start, and nothing in the CRI can remove them. Dispose it to unhook timer and listener.
+ */
+function patience(clock: Clock, signal: AbortSignal): Disposable & { readonly signal: AbortSignal } {
+  const controller = new AbortController();
+  let timer: Disposable | undefined;
+  const onAbort = (): void => {
+    timer = clock.after(patienceMs, () => controller.abort(signal.reason));
+  };
+  if (signal.aborted) onAbort();
+  else signal.addEventListener('abort', onAbort, { once: true });
+  return {
+    signal: controller.signal,
+    [Symbol.dispose]: () => {
+      timer?.[Symbol.dispose]();
+      signal.removeEventListener('abort', onAbort);
+    },
+  };
 }
 
 function containerNamed(pod: AgentPod, name: string): Container {
@@ -235,18 +261,21 @@ async function startContainer(
     throw fail('CreateContainerConfigError', error);
   }
   let id: string;
+  signal.throwIfAborted();
+  using patient = patience(deps.clock, signal);
   try {
-    const response = await cri.createContainer({ pod_sandbox_id: action.sandboxId, config, sandbox_config: sandboxConfig }, signal);
+    const response = await cri.createContainer({ pod_sandbox_id: action.sandboxId, config, sandbox_config: sandboxConfig }, patient.signal);
     id = response.container_id ?? '';
   } catch (error) {
     throw fail('CreateContainerError', error);
   }
   deps.containerActuated(pod, container.name, container.resources);
   recordEvent(pod, 'Normal', 'Created', 'Container created', path);
+  signal.throwIfAborted();
   try {
     // The link takes no time of its own meanwhile. Both have ended before either's failure is told.
     const both = await Promise.allSettled([
-      cri.startContainer({ container_id: id }, signal),
+      cri.startContainer({ container_id: id }, patient.signal),
       linkLog(deps, pod, container.name, id, config.log_path ?? ''),
     ]);
     for (const one of both) if (one.status === 'rejected') throw one.reason;
@@ -419,19 +448,22 @@ async function removeLogLinks(deps: ApplyDeps, pod: AgentPod): Promise<void> {
   }
 }
 
-/** Everything of a pod that is gone for good. */
+/** Everything of a pod that is gone for good. What the runtime will not let go keeps none of the rest. */
 async function purge(deps: ApplyDeps, pod: AgentPod, runtime: RuntimePod, signal: AbortSignal): Promise<void> {
-  await Promise.all(
+  const containers = await Promise.allSettled(
     runtime.containers.map(async (c) => {
-      await absent(deps.cri.removeContainer({ container_id: c.id }, signal));
       await rm(join(deps.containerLogsDir, legacyLogLink(pod, c.name, c.id)), { force: true });
+      await absent(deps.cri.removeContainer({ container_id: c.id }, signal));
     }),
   );
   if (pod.metadata.name !== '') await removeLogLinks(deps, pod);
-  await Promise.all(runtime.sandboxes.map((s) => absent(deps.cri.removePodSandbox({ pod_sandbox_id: s.id }, signal))));
+  const sandboxes = await Promise.allSettled(
+    runtime.sandboxes.map((s) => absent(deps.cri.removePodSandbox({ pod_sandbox_id: s.id }, signal))),
+  );
   // A pod of which only a folder is left has no name to find its logs by; its logs, if any, are a leftover of their own.
   if (pod.metadata.name !== '') await rm(podLogDirectory(deps.podLogsDir, pod.metadata), { recursive: true, force: true });
   await deps.removePodDir(pod.metadata.uid, signal);
+  for (const one of [...containers, ...sandboxes]) if (one.status === 'rejected') throw one.reason;
 }
 
 /** The ID of the container that an ephemeral one asks to join, if it runs. Throws CreateContainerConfigError when it does not. */
