@@ -37,6 +37,8 @@ const settleMs = 10_000;
 /** A pod that somebody removed from the API server by force still gets the grace of its spec; hooks and the load of the machine come on top. */
 const orphanMs = 25_000;
 const stuckMs = 45_000;
+/** What counts of the time between two looks: on a machine so busy that a look takes longer, what the agent does takes longer too. */
+const countedMs = 1500;
 
 const rank: Record<string, number> = { Pending: 0, Running: 1, Succeeded: 2, Failed: 2 };
 
@@ -205,7 +207,7 @@ export const createChecker = (namespace: string, mayStart: (pod: Pod) => boolean
         containers: given.containers.filter(({ labels }) => ours(labels)),
         sandboxes: given.sandboxes.filter(({ labels }) => ours(labels)),
       };
-      const passed = lastLook === undefined || !look.quiet || !lastLook.quiet ? 0 : look.at - lastLook.at;
+      const passed = lastLook === undefined || !look.quiet || !lastLook.quiet ? 0 : Math.min(look.at - lastLook.at, countedMs);
       lastLook = { at: look.at, quiet: look.quiet };
       const found = contradictions(look, known, mayStart);
       for (const key of open.keys()) if (!found.has(key)) open.delete(key);
