@@ -10,7 +10,7 @@ const commands: Record<string, { summary: string; load: () => Promise<Command> }
     load: async () => (await import('./cli/run.ts')).run,
   },
   up: {
-    summary: 'run the pods of a folder of manifests on this machine, without a cluster',
+    summary: 'run the pods of a folder of manifests on this machine (--cluster: in a cluster made for them)',
     load: async () => (await import('./cli/up.ts')).up,
   },
   down: { summary: 'end what up has started, and leave nothing behind', load: async () => (await import('./cli/down.ts')).down },
@@ -52,5 +52,7 @@ try {
   process.exit(await (await command.load())(args, stop.signal));
 } catch (error) {
   process.stderr.write(`error: ${messageOf(error)}\n`);
-  process.exit(1);
+  const usage = error instanceof Error && 'code' in error && /^(Usage|ERR_PARSE_ARGS.*)$/.test(String(error.code));
+  if (usage && !messageOf(error).includes('Usage:')) process.stderr.write(`See keelson ${name} --help.\n`);
+  process.exit(usage ? 2 : 1);
 }

@@ -22,7 +22,10 @@ const serverPort = 10250;
 export function preflightChecks(places: PreflightPlaces, ipv6: boolean): PreflightCheck[] {
   const rejoin = 'this machine seems to have joined a cluster already; to join (again), stop the agent and remove the file';
   return [
-    { name: 'IsPrivilegedUser', run: async () => (process.getuid?.() === 0 ? undefined : 'joining needs root') },
+    {
+      name: 'IsPrivilegedUser',
+      run: async () => (process.getuid?.() === 0 ? undefined : 'joining needs root: run it in a root shell (su -), or with sudo'),
+    },
     ...[places.kubeconfig, places.bootstrapKubeconfig, places.caPath].map((path) => ({
       // kubeadm names these checks by their path.
       name: `FileAvailable-${path.replaceAll('/', '-')}`,

@@ -1,10 +1,10 @@
-import { existsSync, readdirSync, statSync } from 'node:fs';
+import { accessSync, constants, existsSync, readdirSync, statfsSync, statSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { stringify } from 'yaml';
 import { systemClock } from '../base/clock.ts';
-import { AgentError, hasCode } from '../base/errors.ts';
+import { AgentError, hasCode, messageOf } from '../base/errors.ts';
 import type { LocalPod, LocalStatus } from '../server/local.ts';
 import { ensureDaemonCgroup } from './local/cgroup.ts';
 import { agent } from './local/client.ts';
@@ -78,6 +78,7 @@ async function start(wanted: string | undefined, progress: Progress, signal: Abo
     state = { ...state, ...more };
     writeState(state);
   };
+  requireRoom();
   await refuseOtherAgent(state, signal);
 
   progress.line('Preparing this machine');
@@ -116,6 +117,31 @@ async function start(wanted: string | undefined, progress: Progress, signal: Abo
       async () => keep({ agent: await startAgent(manifests, signal) }),
       () => `manifests from ${manifests}`,
     );
+  }
+}
+
+// containerd's store, two small images and what the pods write at first.
+const neededBytes = 64 * 2 ** 20;
+
+/** Throws AgentError Io, saying what to do, when our folders cannot be written or are as good as full. */
+function requireRoom(): void {
+  for (const folder of standalone.parents) {
+    let there: string = folder;
+    while (!existsSync(there)) there = dirname(there);
+    try {
+      accessSync(there, constants.W_OK);
+    } catch (cause) {
+      throw new AgentError('Io', `keelson up keeps its files below ${folder}, and ${there} cannot be written: ${messageOf(cause)}`, {
+        cause,
+      });
+    }
+    const { bavail, bsize } = statfsSync(there);
+    const free = bavail * bsize;
+    if (free < neededBytes)
+      throw new AgentError(
+        'Io',
+        `only ${Math.floor(free / 2 ** 20)} MiB are free where ${folder} is (df ${there}), and keelson up needs ${neededBytes / 2 ** 20} MiB: make room, then run it again`,
+      );
   }
 }
 

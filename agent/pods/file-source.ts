@@ -40,6 +40,7 @@ interface FileState {
   readonly text: string;
   /** What the last text that could be used holds. */
   readonly pods: readonly AgentPod[];
+  readonly warnings: readonly string[];
   readonly error: string | undefined;
 }
 
@@ -60,6 +61,8 @@ export function startFileSource(options: FileSourceOptions): StaticSource {
   let wake: (() => void) | undefined;
   let changed = false;
   let folderProblem: string | undefined;
+  // Files with a pod that another file has already.
+  const ignored = new Map<string, string>();
 
   function onChange(name: string | null, target: string): void {
     if (name?.startsWith('.') === true || (name !== null && target !== path && name !== basename(path))) return;
@@ -134,22 +137,27 @@ export function startFileSource(options: FileSourceOptions): StaticSource {
         allowApiReferences,
       });
       for (const warning of warnings) log.warn({ path: file }, warning);
-      return { text, pods, error: undefined };
+      return { text, pods, warnings, error: undefined };
     } catch (error) {
       const message = messageOf(error);
       if (before?.error !== message) log.error({ path: file, err: message }, 'manifest cannot be used');
-      return { text, pods: audit ? [] : (before?.pods ?? []), error: message };
+      return { text, pods: audit ? [] : (before?.pods ?? []), warnings: [], error: message };
     }
   }
 
   function publish(): void {
     const rows = new Map<string, PodSpecRow>();
     const names = new Map<string, string>();
+    ignored.clear();
     for (const [file, { pods }] of files)
       for (const pod of pods) {
         const owner = names.get(podKey(pod));
         if (owner !== undefined) {
           log.warn({ path: file, pod: podKey(pod), owner }, 'pod ignored: another manifest has one of the same name');
+          ignored.set(
+            file,
+            `${file}: pod ${podKey(pod)} does not run, because ${owner} has one of this name: give it a metadata.name of its own`,
+          );
           continue;
         }
         names.set(podKey(pod), file);
@@ -194,7 +202,10 @@ export function startFileSource(options: FileSourceOptions): StaticSource {
     problems() {
       const found = new Map<string, string>();
       if (folderProblem !== undefined) found.set(path, folderProblem);
-      for (const [file, { error }] of files) if (error !== undefined) found.set(file, error);
+      for (const [file, { error, warnings }] of files) {
+        const told = error ?? ignored.get(file) ?? warnings[0];
+        if (told !== undefined) found.set(file, told);
+      }
       return found;
     },
     [Symbol.asyncDispose]: close,

@@ -43,7 +43,7 @@ export function parseManifest(text: string, context: ManifestContext): Manifest 
   });
   const [first, ...others] = 'empty' in documents ? [] : documents;
   const [syntaxError] = first?.errors ?? [];
-  if (syntaxError !== undefined) return fail([(syntaxError.message.split('\n')[0] ?? '').replace(/:$/, '')]);
+  if (syntaxError !== undefined) return fail([`not YAML: ${(syntaxError.message.split('\n')[0] ?? '').replace(/:$/, '')}`]);
   const document = withoutNulls(first?.toJS({ maxAliasCount: 100 }));
   if (document === undefined) return fail(['the file is empty: it should hold a Pod']);
   const warnings: string[] = [];
@@ -96,9 +96,7 @@ function podsOf(document: unknown, fail: (problems: string[]) => never): { item:
       });
     }
     default:
-      return fail([
-        `only Pods can run from a manifest (apiVersion: v1, kind: Pod, PodList or List), not apiVersion, kind: ${kindOf(document)}`,
-      ]);
+      return fail([`only Pods can run from a manifest (apiVersion: v1, kind: Pod, PodList or List), not ${kindOf(document)}`]);
   }
 }
 

@@ -106,7 +106,11 @@ export function describeStatus(status: LocalStatus, now: number): string {
   const waiting = status.pods.flatMap((local) => waitingLines(local).map((line) => `  ${shortName(local.pod, status.node)}: ${line}`));
   if (waiting.length > 0) lines.push('', 'Waiting:', ...waiting);
   if (status.problems.length > 0)
-    lines.push('', 'Manifests that cannot be used:', ...status.problems.map(({ origin, message }) => `  ${told(origin, message)}`));
+    lines.push(
+      '',
+      'Manifests that are not used, or not wholly:',
+      ...status.problems.map(({ origin, message }) => `  ${told(origin, message)}`),
+    );
   return `${lines.join('\n')}\n`;
 }
 

@@ -109,7 +109,7 @@ job  0/1    Pending  0         -     -
 Waiting:
   job: app: image is being pulled
 
-Manifests that cannot be used:
+Manifests that are not used, or not wholly:
   /manifests/bad.yaml: metadata.name: required
 `,
   );

@@ -146,7 +146,7 @@ const refused: readonly (readonly [what: string, text: string, problem: string])
   [
     'another kind',
     plain.replace('kind: Pod', 'kind: Deployment'),
-    'only Pods can run from a manifest (apiVersion: v1, kind: Pod, PodList or List), not apiVersion, kind: v1 Deployment',
+    'only Pods can run from a manifest (apiVersion: v1, kind: Pod, PodList or List), not v1 Deployment',
   ],
   ['no name', plain.replace('  name: web', '  labels: {a: b}'), 'metadata.name: required'],
   ['a bad name', plain.replace('name: web', 'name: Web_1'), 'metadata.name: "Web_1-node-1" is no name'],
