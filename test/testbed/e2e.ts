@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { createWriteStream, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { ensureBinary } from './binaries.ts';
-import { cgroupProcs, makeCgroup } from './cgroups.ts';
+import { cgroupProcs, makeCgroup, processesIn } from './cgroups.ts';
 import { type Harness, nodeSuite, startLoneNode } from './e2e-node.ts';
 import {
   type Exclusion,
@@ -156,7 +156,11 @@ export const runE2e = async (options: E2eOptions): Promise<number> => {
   await makeCgroup(harness.cgroup);
   const joinCgroup = ['sh', '-c', 'for f in $LAB_CGROUP_PROCS; do echo 0 > "$f" || exit 1; done; unset LAB_CGROUP_PROCS; exec "$@"', 'sh'];
   const env = { LAB_CGROUP_PROCS: cgroupProcs(harness.cgroup).join(' '), ...harness.env };
-  await runWithProgress([...joinCgroup, ...harness.prefix, ...ginkgo], env, join(reports, 'ginkgo.log'), chosen.length);
+  const interrupt = (): void => {
+    // Not our child: what enters a node's namespaces is ginkgo's parent, and passes no signal on.
+    for (const pid of processesIn(harness.cgroup)) if (isGinkgo(pid)) process.kill(pid, 'SIGINT');
+  };
+  await runWithProgress([...joinCgroup, ...harness.prefix, ...ginkgo], env, join(reports, 'ginkgo.log'), chosen.length, interrupt);
 
   const reportFile = join(reports, 'report.json');
   if (!existsSync(reportFile)) {
@@ -187,6 +191,14 @@ export const runE2e = async (options: E2eOptions): Promise<number> => {
   return verdict.regressions.length === 0 && verdict.passed.length > 0 ? 0 : 1;
 };
 
+const isGinkgo = (pid: number): boolean => {
+  try {
+    return readFileSync(`/proc/${pid}/comm`, 'utf8').trim() === 'ginkgo';
+  } catch {
+    return false; // ended meanwhile
+  }
+};
+
 const indent = (text: string): string =>
   text
     .trim()
@@ -196,7 +208,13 @@ const indent = (text: string): string =>
     .join('\n');
 
 /** Runs ginkgo with its output in a file, telling now and then how many specs have ended. Failures are read from the report, so its exit code says nothing more. */
-const runWithProgress = (argv: readonly string[], env: Record<string, string>, logFile: string, total: number): Promise<void> =>
+const runWithProgress = (
+  argv: readonly string[],
+  env: Record<string, string>,
+  logFile: string,
+  total: number,
+  interrupt: () => void,
+): Promise<void> =>
   new Promise((settle, reject) => {
     const [command = '', ...args] = argv;
     const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...env } });
@@ -218,9 +236,6 @@ const runWithProgress = (argv: readonly string[], env: Record<string, string>, l
         ended += text.split('•').length - 1;
         failed += text.split('• [FAILED]').length - 1;
       });
-    const interrupt = (): void => {
-      child.kill('SIGINT');
-    };
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, interrupt);
     child.on('error', reject);
     child.on('close', () => {
