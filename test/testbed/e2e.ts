@@ -157,8 +157,9 @@ export const runE2e = async (options: E2eOptions): Promise<number> => {
   const joinCgroup = ['sh', '-c', 'for f in $LAB_CGROUP_PROCS; do echo 0 > "$f" || exit 1; done; unset LAB_CGROUP_PROCS; exec "$@"', 'sh'];
   const env = { LAB_CGROUP_PROCS: cgroupProcs(harness.cgroup).join(' '), ...harness.env };
   const interrupt = (): void => {
-    // Not our child: what enters a node's namespaces is ginkgo's parent, and passes no signal on.
-    for (const pid of processesIn(harness.cgroup)) if (isGinkgo(pid)) process.kill(pid, 'SIGINT');
+    // As a terminal would, all that run specs: ginkgo passes nothing on, nor does what has entered a node's namespaces. SIGTERM counts as SIGINT, and is
+    // never ignored, as SIGINT is in what a shell has put into the background.
+    for (const pid of processesIn(harness.cgroup)) if (runsSpecs(pid)) process.kill(pid, 'SIGTERM');
   };
   await runWithProgress([...joinCgroup, ...harness.prefix, ...ginkgo], env, join(reports, 'ginkgo.log'), chosen.length, interrupt);
 
@@ -191,9 +192,11 @@ export const runE2e = async (options: E2eOptions): Promise<number> => {
   return verdict.regressions.length === 0 && verdict.passed.length > 0 ? 0 : 1;
 };
 
-const isGinkgo = (pid: number): boolean => {
+/** Whether it is ginkgo or one of its processes; the etcd and API server that the suite for nodes starts of itself are needed until specs have cleaned up. */
+const runsSpecs = (pid: number): boolean => {
   try {
-    return readFileSync(`/proc/${pid}/comm`, 'utf8').trim() === 'ginkgo';
+    const [command = '', ...args] = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
+    return /(^|\/)(ginkgo|e2e(_node)?\.test)$/.test(command) && !args.includes('--run-services-mode');
   } catch {
     return false; // ended meanwhile
   }
