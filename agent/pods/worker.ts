@@ -102,6 +102,8 @@ export interface Pods extends AsyncDisposable {
   /** By UID. */
   readonly statuses: ReadonlyTable<PodStatusRow>;
   activity(uid: string): PodActivity | undefined;
+  /** What a pod that is not admitted yet waits for; `undefined` for others. */
+  awaitsAdmission(uid: string): PodActivity | undefined;
   /** Plans the pod again although nothing was observed: something it waits for (a Secret, a RuntimeClass) has changed. */
   poke(uid: string): void;
 }
@@ -645,6 +647,23 @@ export function startPods(options: PodsOptions): Pods {
         inFlight: [...machine.work.inFlight.keys()],
         steps: [...machine.steps],
       };
+    },
+    awaitsAdmission(uid) {
+      const row = specs.get(uid);
+      if (row === undefined || machines.has(uid)) return undefined;
+      const making = [...(preempting.get(uid) ?? [])]
+        .flatMap((victim) => machines.get(victim) ?? [])
+        .filter((m) => m.lifecycle.kind !== 'terminated');
+      const names = making.map(({ pod }) => `${pod.metadata.namespace}/${pod.metadata.name}`).join(', ');
+      const message =
+        names !== ''
+          ? `room on this node: ${names} ${making.length === 1 ? 'is' : 'are'} being ended for it, being less important`
+          : nodeAsked.has(uid)
+            ? 'the labels of this Node, read anew before the pod is refused for them'
+            : row.source !== 'api' && hasPredecessor(row.pod)
+              ? 'the end of the pod that had its name before'
+              : 'its turn';
+      return { lifecycle: 'syncing', waiting: [{ subject: 'admission', message }], inFlight: [], steps: [] };
     },
     poke(uid) {
       const machine = machines.get(uid);

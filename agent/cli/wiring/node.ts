@@ -467,7 +467,7 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     running: runtime,
     runtime: cri,
     readLog: (path, options, s) => readContainerLog(path, options, { clock, log }, s),
-    activity: (uid) => pods.activity(uid),
+    activity: (uid) => pods.activity(uid) ?? pods.awaitsAdmission(uid),
     events: (uid) => trail.of(uid),
     problems: () => staticSources.problems(),
     drain: () => staticSources.drain(),
