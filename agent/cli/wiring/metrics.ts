@@ -1,5 +1,12 @@
 import { readdirSync } from 'node:fs';
 import process from 'node:process';
+import type {
+  CreateContainerRequest,
+  CreateContainerResponse,
+  RemoveContainerRequest,
+  RunPodSandboxRequest,
+  StartContainerRequest,
+} from '../../../cri-protos/generated/cri.ts';
 import type { Clock } from '../../base/clock.ts';
 import type { ReadonlyTable } from '../../base/table.ts';
 import type { CriClient } from '../../drivers/cri/client.ts';
@@ -118,6 +125,15 @@ export function createNodeMetrics(nodeName: string, version: string, clock: Cloc
   });
   const podsStarted = registry.counter({ name: 'kubelet_started_pods_total', help: 'Cumulative number of pods started' });
   podsStarted.inc([], 0);
+  const ownUsersStarted = registry.counter({
+    name: 'kubelet_started_user_namespaced_pods_total',
+    help: 'Cumulative number of pods with user namespaces started. This metric will only be collected on Linux.',
+  });
+  const ownUsersFailed = registry.counter({
+    name: 'kubelet_started_user_namespaced_pods_errors_total',
+    help: 'Cumulative number of errors when starting pods with user namespaces. This metric will only be collected on Linux.',
+  });
+  for (const counter of [ownUsersStarted, ownUsersFailed]) counter.inc([], 0);
   const containersStarted = registry.counter({
     name: 'kubelet_started_containers_total',
     help: 'Cumulative number of containers started',
@@ -156,6 +172,19 @@ export function createNodeMetrics(nodeName: string, version: string, clock: Cloc
     buckets: podStartBuckets,
   });
 
+  // Containers made for pods with users of their own, until they are started: where such a pod fails is told by the call that fails.
+  const startingWithOwnUsers = new Set<string>();
+  const hasOwnUsers = (call: string, request: object): boolean => {
+    if (call === 'startContainer') return startingWithOwnUsers.has((request as StartContainerRequest).container_id ?? '');
+    const config =
+      call === 'runPodSandbox'
+        ? (request as RunPodSandboxRequest).config
+        : call === 'createContainer'
+          ? (request as CreateContainerRequest).sandbox_config
+          : undefined;
+    return config?.linux?.security_context?.namespace_options?.userns_options?.mode === 'POD';
+  };
+
   let lastRelist: number | undefined;
   // By UID, mono: since when a status waits to be shown; when a pod that had not started was first seen.
   const unshown = new Map<string, number>();
@@ -172,15 +201,25 @@ export function createNodeMetrics(nodeName: string, version: string, clock: Cloc
         const labels = [operation];
         const counted = async (request: object, signal: AbortSignal): Promise<unknown> => {
           const from = clock.mono();
+          const ownUsers = hasOwnUsers(name, request);
           calls.inc(labels);
+          if (ownUsers && name === 'runPodSandbox') ownUsersStarted.inc();
           try {
             const response = await call(request, signal);
             if (name === 'runPodSandbox') podsStarted.inc();
+            if (ownUsers && name === 'createContainer') {
+              const { container_id: id } = response as CreateContainerResponse;
+              if (id !== undefined) startingWithOwnUsers.add(id);
+            }
             return response;
           } catch (error) {
             callErrors.inc(labels);
+            if (ownUsers) ownUsersFailed.inc();
             throw error;
           } finally {
+            if (name === 'startContainer' || name === 'removeContainer') {
+              startingWithOwnUsers.delete((request as StartContainerRequest | RemoveContainerRequest).container_id ?? '');
+            }
             callSeconds.observe((clock.mono() - from) / 1000, labels);
           }
         };

@@ -67,6 +67,45 @@ describe('node metrics', () => {
     assert.ok((samples.get('process_open_fds') ?? 0) > 2);
   });
 
+  test('pods with users of their own are counted, and each of their calls that fails', async () => {
+    const metrics = createNodeMetrics('n1', 'v1.36.1', clockAt({ now: 0 }));
+    const fail = async (): Promise<never> => {
+      throw new AgentError('Unknown', 'no');
+    };
+    const calls: Record<string, () => Promise<object>> = {
+      runPodSandbox: async () => ({ pod_sandbox_id: 's' }),
+      createContainer: async () => ({ container_id: 'c' }),
+      startContainer: fail,
+      removeContainer: async () => ({}),
+    };
+    const cri = metrics.instrument(
+      Object.fromEntries(Object.keys(calls).map((name) => [name, () => calls[name]?.()])) as unknown as CriClient,
+    );
+    const config = (mode: 'POD' | 'NODE') => ({ linux: { security_context: { namespace_options: { userns_options: { mode } } } } });
+    const counts = (): (number | undefined)[] => {
+      const samples = parse(metrics.registry.text());
+      return ['', 'errors_'].map((part) => samples.get(`kubelet_started_user_namespaced_pods_${part}total`));
+    };
+    assert.deepEqual(counts(), [0, 0]);
+    await cri.runPodSandbox({ config: config('NODE') }, signal);
+    await cri.createContainer({ pod_sandbox_id: 's', sandbox_config: config('NODE') }, signal);
+    await assert.rejects(cri.startContainer({ container_id: 'c' }, signal));
+    assert.deepEqual(counts(), [0, 0]);
+    await cri.runPodSandbox({ config: config('POD') }, signal);
+    await cri.createContainer({ pod_sandbox_id: 's', sandbox_config: config('POD') }, signal);
+    assert.deepEqual(counts(), [1, 0]);
+    await assert.rejects(cri.startContainer({ container_id: 'c' }, signal));
+    assert.deepEqual(counts(), [1, 1]);
+    calls.runPodSandbox = fail;
+    await assert.rejects(cri.runPodSandbox({ config: config('POD') }, signal));
+    assert.deepEqual(counts(), [2, 2]);
+    // A container that was made and removed is not remembered.
+    await cri.createContainer({ pod_sandbox_id: 's', sandbox_config: config('POD') }, signal);
+    await cri.removeContainer({ container_id: 'c' }, signal);
+    await assert.rejects(cri.startContainer({ container_id: 'c' }, signal));
+    assert.deepEqual(counts(), [2, 2]);
+  });
+
   test('a pod from the first sight to running; its status from the change to the API', () => {
     const state = { now: 1000 };
     const metrics = createNodeMetrics('n1', 'v1.36.1', clockAt(state));
