@@ -2,6 +2,7 @@
 import { resolve } from 'node:path';
 import { ensureBinary } from './binaries.ts';
 import { cacheRoot, run, say } from './images-debian.ts';
+import { credentialProviderFlags, ensureMachineTools } from './machine.ts';
 import { nodeAddress } from './network.ts';
 import { type AgentKind, enter, type LabRecord, labPaths, type NodeRecord } from './record.ts';
 
@@ -27,6 +28,7 @@ const commonFlags = (lab: LabRecord, node: NodeRecord): string[] => [
   `--hostname-override=${node.name}`,
   '--root-dir=/var/lib/kubelet',
   '--cert-dir=/var/lib/kubelet/pki',
+  ...credentialProviderFlags,
   ...nodeFlags(lab, node),
 ];
 
@@ -57,7 +59,8 @@ export const kubeletCommand = async (agent: AgentKind): Promise<Command> =>
 /** The command line of a node's agent. */
 export const agentCommand = async (lab: LabRecord, node: NodeRecord): Promise<Command> => {
   const { argv, env } = await kubeletCommand(lab.agent);
-  return { argv: [...argv, ...commonFlags(lab, node)], env };
+  const path = `${await ensureMachineTools()}:${process.env.PATH}`;
+  return { argv: [...argv, ...commonFlags(lab, node)], env: { ...env, PATH: path } };
 };
 
 /** The command line of upstream's kube-proxy, which runs beside either agent. */

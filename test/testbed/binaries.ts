@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, readFile, rename, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rename, rm } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { cacheRoot, ensureTools, makeOnce, run, say, withLock } from './images-debian.ts';
 
@@ -23,12 +23,14 @@ const versionFlags = [
 
 type Recipe = {
   /** Folder under test/go that holds the go.mod. */
-  module: '.' | 'coredns';
+  module: '.' | 'coredns' | 'runc' | 'machine';
   package: string;
   /** Built with `go test -c` rather than `go build`. */
   test?: boolean;
   /** Kept in a folder of the cache of its own name, so that its recipe is no part of the others' key; default: the module's folder. */
   family?: string;
+  /** Build tags of a program with C in it, which is linked statically: it runs wherever the cache is taken. Default: no C. */
+  cgoTags?: string;
 };
 
 const recipes = {
@@ -45,6 +47,13 @@ const recipes = {
   'e2e.test': { module: '.', package: 'k8s.io/kubernetes/test/e2e', test: true },
   ginkgo: { module: '.', package: 'github.com/onsi/ginkgo/v2/ginkgo' },
   'e2e_node.test': { module: '.', package: 'k8s.io/kubernetes/test/e2e_node', test: true, family: 'e2e-node' },
+  'regression-issue-74839': {
+    module: '.',
+    package: 'k8s.io/kubernetes/test/images/regression-issue-74839',
+    family: 'regression-issue-74839',
+  },
+  runc: { module: 'runc', package: 'github.com/opencontainers/runc', cgoTags: 'seccomp,netgo,osusergo' },
+  machine: { module: 'machine', package: '.' },
 } as const satisfies Record<string, Recipe>;
 
 export type BinaryName = keyof typeof recipes;
@@ -55,7 +64,7 @@ const homes = new Map<string, Promise<string>>();
 
 const familyOf = ({ module, family }: Recipe): string => family ?? (module === '.' ? 'kubernetes' : module);
 
-/** Folder of a family's binaries in the cache. A change of go.mod, go.sum or a recipe is another folder; the Go version is not part of the key. */
+/** Folder of a family's binaries in the cache. A change of go.mod, go.sum, a source of ours or a recipe is another folder; the Go version is not part of the key. */
 const homeOf = (recipe: Recipe): Promise<string> => {
   const { module } = recipe;
   const family = familyOf(recipe);
@@ -65,7 +74,8 @@ const homeOf = (recipe: Recipe): Promise<string> => {
     const hash = createHash('sha256').update(
       JSON.stringify([Object.entries<Recipe>(recipes).filter(([, each]) => familyOf(each) === family), versionFlags]),
     );
-    for (const name of ['go.mod', 'go.sum']) hash.update(await readFile(join(goFolder, module, name)));
+    const sources = (await readdir(join(goFolder, module))).filter((name) => name.endsWith('.go')).sort();
+    for (const name of ['go.mod', 'go.sum', ...sources]) hash.update(await readFile(join(goFolder, module, name)));
     return join(cacheRoot(), 'lab', 'bin', `${family}-${process.arch}-${hash.digest('hex').slice(0, 12)}`);
   })();
   homes.set(family, made);
@@ -103,6 +113,14 @@ export const ensureGo = async (): Promise<string> => {
   return go;
 };
 
+const cTools = {
+  gcc: 'gcc',
+  'pkg-config': 'pkg-config',
+  '/usr/include/seccomp.h': 'libseccomp-dev',
+  [`/usr/lib/${process.arch === 'x64' ? 'x86_64' : 'aarch64'}-linux-gnu/libc.a`]: 'libc6-dev',
+};
+const staticFlags = '-linkmode external -extldflags -static';
+
 const build = async (name: BinaryName, target: string): Promise<void> => {
   const recipe: Recipe = recipes[name];
   const go = await ensureGo();
@@ -113,7 +131,11 @@ const build = async (name: BinaryName, target: string): Promise<void> => {
   try {
     const file = join(folder, name);
     const verb = recipe.test === true ? ['test', '-c'] : ['build'];
-    await runQuietly(go, [...verb, '-buildvcs=false', '-ldflags', versionFlags, '-o', file, recipe.package], join(goFolder, recipe.module));
+    const c = recipe.cgoTags !== undefined;
+    if (c) await ensureTools(cTools);
+    const flags = c ? ['-tags', recipe.cgoTags ?? '', '-ldflags', `${versionFlags} ${staticFlags}`] : ['-ldflags', versionFlags];
+    const args = [...verb, '-buildvcs=false', ...flags, '-o', file, recipe.package];
+    await runQuietly(go, args, join(goFolder, recipe.module), { CGO_ENABLED: c ? '1' : '0' });
     await rename(file, target);
   } finally {
     await rm(folder, { recursive: true, force: true });
@@ -122,9 +144,9 @@ const build = async (name: BinaryName, target: string): Promise<void> => {
 };
 
 /** Runs the Go tool with download lines shown, a line a minute while it works, and its output in the error. */
-const runQuietly = (go: string, args: readonly string[], cwd: string): Promise<void> =>
+const runQuietly = (go: string, args: readonly string[], cwd: string, more: Record<string, string>): Promise<void> =>
   new Promise((settle, reject) => {
-    const env = { ...process.env, CGO_ENABLED: '0', GOWORK: 'off', GOFLAGS: '-mod=readonly', GOTOOLCHAIN: 'local' };
+    const env = { ...process.env, ...more, GOWORK: 'off', GOFLAGS: '-mod=readonly', GOTOOLCHAIN: 'local' };
     const child = spawn(go, args, { cwd, env, stdio: ['ignore', 'pipe', 'pipe'] });
     const lines: string[] = [];
     const startedAt = performance.now();

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { parseAllDocuments, stringify } from 'yaml';
 import { kubernetesVersion } from './binaries.ts';
 import { run } from './images-debian.ts';
+import { credentialAudience } from './machine.ts';
 import { controlPlaneAddress, podSubnets, serviceSubnets } from './network.ts';
 import { clusterKubeletConfig, kubeProxyConfig } from './node.ts';
 import { isAlive, tailOf } from './process.ts';
@@ -147,6 +148,8 @@ const specs = (lab: LabRecord, binaries: ControlPlaneBinaries) => {
       '--leader-elect=false',
       '--controllers=*,bootstrapsigner,tokencleaner',
       '--use-service-account-credentials=true',
+      // What the spec on the pods' garbage collector is written for.
+      '--terminated-pod-gc-threshold=100',
       '--allocate-node-cidrs=true',
       `--cluster-cidr=${podSubnets.v4},${podSubnets.v6}`,
       `--service-cluster-ip-range=${services}`,
@@ -241,6 +244,14 @@ export const setUpCluster = async (lab: LabRecord, binaries: ControlPlaneBinarie
       clusterRoleBinding('kubeadm:cluster-admins', 'cluster-admin', { kind: 'Group', name: 'kubeadm:cluster-admins' }),
       // Without it logs and exec are Forbidden by nodes that ask the API server who may.
       clusterRoleBinding('lab:kubelet-api-admin', 'system:kubelet-api-admin', { kind: 'User', name: 'kube-apiserver-kubelet-client' }),
+      // Nodes may ask for tokens for no audience that is not named in a pod, but for those named here: the credential provider's.
+      {
+        apiVersion: 'rbac.authorization.k8s.io/v1',
+        kind: 'ClusterRole',
+        metadata: { name: 'lab:credential-provider' },
+        rules: [{ apiGroups: [''], resources: [credentialAudience], verbs: ['request-serviceaccounts-token-audience'] }],
+      },
+      clusterRoleBinding('lab:credential-provider', 'lab:credential-provider', { kind: 'Group', name: 'system:nodes' }),
     ];
     await kubectl(
       lab,

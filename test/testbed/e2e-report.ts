@@ -1,4 +1,5 @@
 // Pure parts of running the upstream e2e suite: which specs a suite names, and what a run of them means.
+import type { ProxyMode } from './record.ts';
 
 /** test/e2e/suites/NAME.json. Entries are full spec names, or regexes between slashes. */
 export type Suite = {
@@ -10,6 +11,10 @@ export type Suite = {
   /** Nodes the suite needs; default 1. */
   nodes?: number;
   zones?: number;
+  /** How Services are made in the lab; default: any way. */
+  proxyMode?: ProxyMode;
+  /** Nodes need a login by ssh and a journal. */
+  machines?: boolean;
   /** Specs at a time; default 12. */
   procs?: number;
 };

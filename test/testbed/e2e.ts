@@ -23,6 +23,7 @@ import {
 } from './e2e-report.ts';
 import { run, say } from './images-debian.ts';
 import { labState, startLab } from './lab.ts';
+import { commonBinds, ensureMachineTools, sshEnvironment } from './machine.ts';
 import { type AgentKind, bootId, componentCgroup, enter, type LabRecord, labPaths } from './record.ts';
 import type { RuntimeKind } from './runtimes.ts';
 
@@ -73,7 +74,10 @@ const suitableLab = async (options: E2eOptions, suite: Suite | undefined): Promi
     lab.bootId === bootId() &&
     (options.agent === undefined || lab.agent === options.agent) &&
     (options.runtime === undefined || lab.runtime === options.runtime) &&
-    (nodes === undefined || lab.nodes.length === nodes);
+    (nodes === undefined || lab.nodes.length === nodes) &&
+    (suite?.zones === undefined || new Set(lab.nodes.map(({ zone }) => zone)).size === suite.zones) &&
+    (suite?.proxyMode === undefined || lab.proxyMode === suite.proxyMode) &&
+    (suite?.machines !== true || lab.machines === true);
   if (fits) return lab;
   const agent = options.agent ?? lab?.agent;
   return startLab({
@@ -82,18 +86,24 @@ const suitableLab = async (options: E2eOptions, suite: Suite | undefined): Promi
     nodes,
     zones: suite?.zones,
     runtime: options.runtime ?? lab?.runtime,
-    proxyMode: lab?.proxyMode,
+    proxyMode: suite?.proxyMode ?? lab?.proxyMode,
+    machines: suite === undefined || suite.machines === true,
   });
 };
 
 /** How to run the suite for clusters, from beyond the nodes. */
 const clusterSuite = async (lab: LabRecord, reports: string): Promise<Harness> => {
   const paths = labPaths(lab.name);
+  const tools = await ensureMachineTools();
+  // It sees the nodes' users, whose IDs it asks for here rather than there.
+  const mounts = commonBinds(lab).flatMap(({ from, to }) => [from, to]);
+  const script = 'while [ "$1" != -- ]; do mount --bind "$1" "$2" || exit 1; shift 2; done; shift; exec "$@"';
   return {
-    prefix: enter(lab, { network: 'out' }),
+    prefix: [...enter(lab, { network: 'out' }), 'unshare', '--mount', 'sh', '-c', script, 'sh', ...mounts, '--'],
     binary: await ensureBinary('e2e.test'),
     args: [
-      '--provider=skeleton',
+      // A cluster of no provider, in which nodes can be logged in to.
+      '--provider=local',
       `--kubeconfig=${paths.kubeconfig}`,
       `--kubectl-path=${await ensureBinary('kubectl')}`,
       '--node-os-distro=debian',
@@ -101,7 +111,7 @@ const clusterSuite = async (lab: LabRecord, reports: string): Promise<Harness> =
       `--dns-domain=cluster.local`,
       `--e2e-output-dir=${reports}`,
     ],
-    env: { KUBECACHEDIR: paths.kubectlCache },
+    env: { KUBECACHEDIR: paths.kubectlCache, PATH: `${tools}:${process.env.PATH}`, ...sshEnvironment(lab) },
     cgroup: componentCgroup(lab, { network: 'out' }, 'e2e'),
   };
 };

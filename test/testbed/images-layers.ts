@@ -172,9 +172,10 @@ const debian = async (): Promise<LayerRecipe> => {
   };
 };
 
-const coredns = async (): Promise<LayerRecipe> => {
-  const binary = await ensureBinary('coredns');
-  return { key: binary, build: (root) => writeFiles(root, { coredns: { copyOf: binary, mode: 0o755 } }) };
+/** A layer that is one program at the root of the image. */
+const goProgram = (name: 'coredns' | 'regression-issue-74839') => async (): Promise<LayerRecipe> => {
+  const binary = await ensureBinary(name);
+  return { key: binary, build: (root) => writeFiles(root, { [name]: { copyOf: binary, mode: 0o755 } }) };
 };
 
 /** What agnhost's fake-registry-server serves from /var/registry: our pause image as `pause:testing`, in the layout its handlers read. */
@@ -298,7 +299,8 @@ const recipes: Record<LayerName, () => Promise<LayerRecipe>> = {
   'effective-uid': cProgram('effective-uid.c', 'usr/local/bin/nnp', 0o4755),
   busybox,
   debian,
-  coredns,
+  coredns: goProgram('coredns'),
+  'regression-issue-74839': goProgram('regression-issue-74839'),
   agnhost,
   kitten: picture('kitten'),
   nautilus: picture('nautilus'),

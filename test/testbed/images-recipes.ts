@@ -2,7 +2,17 @@
 // ports: test/images/*/Dockerfile there; contents: our own, of Debian packages, small C programs and binaries of the Go modules.
 import type { ImageConfig } from './images-archive.ts';
 
-export type LayerName = 'pause' | 'busybox' | 'effective-uid' | 'debian' | 'agnhost' | 'coredns' | 'kitten' | 'nautilus' | 'nginx';
+export type LayerName =
+  | 'pause'
+  | 'busybox'
+  | 'effective-uid'
+  | 'debian'
+  | 'agnhost'
+  | 'coredns'
+  | 'kitten'
+  | 'nautilus'
+  | 'nginx'
+  | 'regression-issue-74839';
 
 export type ImageRecipe = { layers: readonly LayerName[]; config: ImageConfig };
 
@@ -56,6 +66,7 @@ export const imageGroups = {
     [`${e2e}/nginx:1.15-4`]: nginx,
     [`${e2e}/nginx:1.27-0`]: nginx,
     [`${e2e}/perl:5.26`]: { layers: ['debian'], config: { Cmd: ['perl', '-de0'] } },
+    [`${e2e}/regression-issue-74839:1.4`]: { layers: ['regression-issue-74839'], config: { Entrypoint: ['/regression-issue-74839'] } },
     'registry.k8s.io/build-image/distroless-iptables:v0.9.1': { layers: ['debian'], config: {} },
   },
   private: {

@@ -1,5 +1,5 @@
 // A lab: a real cluster in closed namespaces. This is what tests use; `test/lab` is the same at the keyboard.
-import { existsSync, mkdirSync, readFileSync, rmdirSync, unlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, lstatSync, mkdirSync, readFileSync, rmdirSync, unlinkSync, writeFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { agentCommand, joinCluster, proxyCommand } from './agents.ts';
@@ -19,6 +19,7 @@ import {
 import { ensureCoreDnsImage } from './coredns.ts';
 import { ensureImages, importImages } from './images.ts';
 import { ensureTools, run, say, withLock } from './images-debian.ts';
+import { startMachine } from './machine.ts';
 import { makeNetwork, namespaceOf, outsideAddress, removeNetwork, routePods } from './network.ts';
 import { mountPoints, registryHosts, startHolder, startRuntime, writeCniConfig, writeNodeConfig } from './node.ts';
 import { endProcess, isAlive, tailOf } from './process.ts';
@@ -55,6 +56,8 @@ export type LabOptions = {
   join?: boolean | undefined;
   /** A lab of this name whose parts all run is left as it is. */
   reuse?: boolean | undefined;
+  /** Nodes have a login by ssh and a journal, for those who look at them from outside; default: neither. */
+  machines?: boolean | undefined;
   /** How long nodes and CoreDNS may take from the start of the agents. */
   readyTimeoutMs?: number | undefined;
   /** Images the nodes get, see ensureImages; default all. CoreDNS and pause always come along. */
@@ -175,6 +178,7 @@ const bringUp = async (name: string, options: LabOptions, step: Step): Promise<L
     runtime: runtimeKind,
     bootstrapToken: newBootstrapToken(),
     joins: options.join,
+    machines: options.machines,
     nodes: Array.from({ length: count }, (_, i) => ({
       id: `n${i + 1}`,
       index: i + 1,
@@ -252,6 +256,7 @@ const startAgent = async (lab: LabRecord, node: NodeRecord): Promise<void> => {
   const command = lab.joins === true ? await joinCluster(lab, node) : await agentCommand(lab, node);
   await startComponent(lab, `${node.id}/agent`, { ...command, place });
   await startComponent(lab, `${node.id}/proxy`, { ...(await proxyCommand()), place });
+  if (lab.machines === true) await startMachine(lab, node);
 };
 
 type NodeObject = {
@@ -320,12 +325,13 @@ const clear = async (name: string): Promise<void> => {
 const mountPointNote = join(dirname(labPaths('x').home), '.mount-points.json');
 const mountPointLock = join(dirname(labPaths('x').run), '.mount-points.lock');
 
-/** Makes the folders that nodes mount theirs over, and notes which of them the machine did not have. */
+/** Makes the folders and files that nodes mount theirs over, and notes which of them the machine did not have. */
 const noteMountPoints = (lab: LabRecord): void => {
   const made = new Set<string>(existsSync(mountPointNote) ? (JSON.parse(readFileSync(mountPointNote, 'utf8')) as string[]) : []);
-  for (const folder of mountPoints(lab)) {
-    for (let each = folder; !existsSync(each); each = dirname(each)) made.add(each);
-    mkdirSync(folder, { recursive: true });
+  for (const { path, isFile } of mountPoints(lab)) {
+    for (let each = path; !existsSync(each); each = dirname(each)) made.add(each);
+    mkdirSync(isFile ? dirname(path) : path, { recursive: true });
+    if (isFile && !existsSync(path)) writeFileSync(path, '');
   }
   writeFileSync(mountPointNote, JSON.stringify([...made]));
 };
@@ -343,7 +349,7 @@ const removeMountPoints = (): void => {
   const made = (JSON.parse(readFileSync(mountPointNote, 'utf8')) as string[]).sort((a, b) => b.length - a.length);
   for (const folder of [...made, mountPointNote]) {
     try {
-      if (folder === mountPointNote) unlinkSync(folder);
+      if (folder === mountPointNote || (lstatSync(folder).isFile() && lstatSync(folder).size === 0)) unlinkSync(folder);
       else rmdirSync(folder);
     } catch {
       // in use by something that is not ours

@@ -12,9 +12,9 @@ const help = `usage: test/lab COMMAND [--name NAME] …
 
   up        [--agent keelson|upstream] [--nodes N] [--zones Z] [--proxy-mode nftables|iptables|ipvs]
             [--runtime containerd-1.6|containerd-2] [--ready-timeout SECONDS] [--images NAME,…] [--no-registry]
-            [--join] [--reuse]
+            [--join] [--machines] [--reuse]
             start a cluster, after ending the one of this name; with --reuse one that runs is left as it is; with --join
-            nodes join by token, as keelson join does it
+            nodes join by token, as keelson join does it; with --machines they have a login by ssh and a journal
   load      ARCHIVE import a tar of images into the nodes
   e2e       SUITE|REGEX [--agent keelson|upstream] [--only REGEX] [--unsettled] [--procs N] [--nodes N] [--record]
             run the upstream e2e suite: a file of test/e2e/suites, or the specs whose full name matches
@@ -84,6 +84,7 @@ const commands: Record<string, (args: string[]) => Promise<number>> = {
         images: { type: 'string' },
         'no-registry': { type: 'boolean' },
         join: { type: 'boolean' },
+        machines: { type: 'boolean' },
         reuse: { type: 'boolean' },
       },
     });
@@ -99,6 +100,7 @@ const commands: Record<string, (args: string[]) => Promise<number>> = {
       images: values.images?.split(',').filter((image) => image !== ''),
       registry: values['no-registry'] !== true,
       join: values.join,
+      machines: values.machines,
       reuse: values.reuse,
     });
     return 0;

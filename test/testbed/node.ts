@@ -1,11 +1,13 @@
 // One node: namespaces of its own (network, mount, pid, host name) in which the agent's well-known folders are the node's own, as on a machine for itself.
-import { copyFileSync, existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { stringify } from 'yaml';
 import { cgroupMounts, makeCgroup } from './cgroups.ts';
 import { pauseImage } from './images-recipes.ts';
+import { machineBinds, writeCredentialProvider } from './machine.ts';
 import { dnsAddress, outsideAddress, podSubnets } from './network.ts';
 import { type LabRecord, labPaths, type NodeRecord, startComponent } from './record.ts';
+import { privateRegistry } from './registry.ts';
 import type { Runtime } from './runtimes.ts';
 import { startContainerd } from './runtimes.ts';
 import { waitFor } from './wait.ts';
@@ -20,15 +22,20 @@ const binds = (lab: LabRecord, node: NodeRecord): { from: string; to: string }[]
     { from: join(home, 'etc-kubernetes'), to: '/etc/kubernetes' },
     { from: join(home, 'cni-conf'), to: '/etc/cni/net.d' },
     { from: join(home, 'cni'), to: '/var/lib/cni' },
+    { from: join(home, 'etc-containerd'), to: '/etc/containerd' },
     { from: join(home, 'keelson'), to: '/var/lib/keelson' },
     { from: join(run, 'keelson'), to: '/run/keelson' },
     { from: join(run, 'containerd'), to: '/run/containerd' },
     { from: join(run, 'cdi'), to: '/run/cdi' },
+    ...machineBinds(lab, node),
   ];
 };
 
-/** Every folder on the machine that a node's own folders are mounted over, inside the node only. */
-export const mountPoints = (lab: LabRecord): string[] => lab.nodes.flatMap((node) => binds(lab, node).map(({ to }) => to));
+/** Every folder and file on the machine that a node's own are mounted over, inside the node only. */
+export const mountPoints = (lab: LabRecord): { path: string; isFile: boolean }[] =>
+  lab.nodes.flatMap((node) =>
+    binds(lab, node).map(({ from, to }) => ({ path: to, isFile: statSync(from, { throwIfNoEntry: false })?.isFile() === true })),
+  );
 
 // Runs as pid 1 of the node. A fresh /sys shows the node's network devices; the machine's cgroup mounts stay below it, or the node's own take their
 // place ("own", then a mount point, type and options each, then "--"). The namespaces of other labs under
@@ -71,7 +78,7 @@ while :; do sleep infinity & wait $!; done
 export const startHolder = async (lab: LabRecord, node: NodeRecord): Promise<void> => {
   const { run, cgroup } = labPaths(lab.name).node(node.id);
   const pairs = binds(lab, node);
-  for (const { from } of pairs) mkdirSync(from, { recursive: true });
+  for (const { from } of pairs) if (!existsSync(from)) mkdirSync(from, { recursive: true });
   await makeCgroup(cgroup);
   const ready = join(run, 'ready');
   const own = node.ownCgroups === true;
@@ -108,6 +115,8 @@ export const startRuntime = async (lab: LabRecord, node: NodeRecord, runtime: Ru
     certsDir: registryHosts(lab, node),
     cdiSpecDirs: [join(run, 'cdi')],
     pauseImage,
+    // Where a node of a real cluster has it, and a spec looks for the extra runtime handler.
+    configFile: join(home, 'etc-containerd', 'config.toml'),
     logFile: join(labPaths(lab.name).logs, `${node.id}-containerd.log`),
     spawn: (argv, { env }) => startComponent(lab, `${node.id}/containerd`, { argv, env, place: { node: node.id } }),
   });
@@ -154,6 +163,8 @@ export const clusterKubeletConfig = (): Record<string, unknown> => ({
   staticPodPath: '/etc/kubernetes/manifests',
   resolvConf: '/etc/kubernetes/resolv.conf',
   volumePluginDir: '/var/lib/kubelet/volume-plugins',
+  // Off by default; what it serves is the node's journal.
+  enableSystemLogQuery: true,
   failSwapOn: false,
   // The machine the lab runs on may have cgroup v1, which 1.36 refuses otherwise.
   failCgroupV1: false,
@@ -189,6 +200,7 @@ export const writeNodeConfig = (lab: LabRecord, node: NodeRecord, bootstrapKubec
   if (lab.joins !== true) {
     copyFileSync(join(paths.pki, 'ca.crt'), join(etc, 'pki', 'ca.crt'));
     put('bootstrap-kubelet.conf', bootstrapKubeconfig);
+    writeCredentialProvider(etc, privateRegistry);
     put('kubelet.yaml', stringify({ ...clusterKubeletConfig(), cgroupRoot: cgroup }));
   }
   writeResolvConf(lab, node);
@@ -203,6 +215,6 @@ export const kubeProxyConfig = (lab: LabRecord): Record<string, unknown> => ({
   mode: lab.proxyMode,
   clusterCIDR: `${podSubnets.v4},${podSubnets.v6}`,
   clientConnection: { kubeconfig: '/etc/kubernetes/kube-proxy.conf' },
-  // These sysctls belong to the machine, not to a network namespace.
-  conntrack: { maxPerCore: 0, min: 0, tcpCloseWaitTimeout: '0s', tcpEstablishedTimeout: '0s' },
+  // How many connections may be tracked belongs to the machine, not to a network namespace. The timeouts are kube-proxy's own defaults.
+  conntrack: { maxPerCore: 0, min: 0, tcpCloseWaitTimeout: '1h', tcpEstablishedTimeout: '24h' },
 });

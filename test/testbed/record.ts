@@ -36,6 +36,8 @@ export type LabRecord = {
   joins?: boolean | undefined;
   /** One node without a cluster: what runs on it brings its own. */
   alone?: boolean | undefined;
+  /** Nodes have a login by ssh and a journal. */
+  machines?: boolean | undefined;
   nodes: NodeRecord[];
   /** By name: "etcd", "apiserver", "n1/agent", … */
   components: Record<string, Component>;

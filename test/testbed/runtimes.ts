@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { ensureBinary } from './binaries.ts';
 import { cacheRoot, makeOnce, openSuite, run, say, withLock } from './images-debian.ts';
 
 export type RuntimeKind = 'containerd-1.6' | 'containerd-2';
@@ -18,11 +19,12 @@ export type Runtime = {
   version: string;
 };
 
-const describe = (kind: RuntimeKind, home: string, version: string): Runtime => ({
+/** Pods with users of their own need runc 1.2 on containerd 2; Debian 12's is 1.1, and sid's wants a newer glibc: that runtime gets one built here. */
+const describe = async (kind: RuntimeKind, home: string, version: string): Promise<Runtime> => ({
   kind,
   containerd: join(home, 'usr/bin/containerd'),
   ctr: join(home, 'usr/bin/ctr'),
-  runc: join(home, 'usr/sbin/runc'),
+  runc: kind === 'containerd-2' ? await ensureBinary('runc') : join(home, 'usr/sbin/runc'),
   shimDir: join(home, 'usr/bin'),
   cniBinDir: join(home, 'usr/lib/cni'),
   version,
@@ -42,7 +44,7 @@ export const ensureRuntime = async (kind: RuntimeKind): Promise<Runtime> => {
     const versions = (await readdir(home)).filter((name) => name.startsWith(`${kind}-`) && !name.endsWith('.lock')).sort();
     const folder = versions.at(-1);
     if (folder === undefined) return undefined;
-    return describe(kind, join(home, folder), (await readFile(join(home, folder, 'version'), 'utf8')).trim());
+    return await describe(kind, join(home, folder), (await readFile(join(home, folder, 'version'), 'utf8')).trim());
   };
   return (
     (await cached()) ??
@@ -52,11 +54,10 @@ export const ensureRuntime = async (kind: RuntimeKind): Promise<Runtime> => {
       const bookworm = await openSuite('bookworm');
       const suite = kind === 'containerd-2' ? await openSuite('sid') : bookworm;
       const version = upstreamVersion(await suite.version('containerd'));
-      say(`unpacking containerd ${version}, runc and the CNI plugins`);
+      say(`unpacking containerd ${version} and the CNI plugins`);
       const folder = await makeOnce(join(home, `${kind}-${version}`), async (into) => {
         await suite.unpack('containerd', into);
-        // sid's runc needs a newer glibc than Debian 12 has; its containerd does not.
-        await bookworm.unpack('runc', into);
+        if (kind !== 'containerd-2') await bookworm.unpack('runc', into);
         await bookworm.unpack('containernetworking-plugins', into);
         await writeFile(join(into, 'version'), `${version}\n`);
       });
@@ -82,6 +83,8 @@ export type ContainerdOptions = {
   netns?: string | undefined;
   pauseImage: string;
   logFile: string;
+  /** Default: config.toml in `state`. */
+  configFile?: string | undefined;
   /** Where CDI specs are looked for; containerd 2.x only. Its default is /etc/cdi and /var/run/cdi, which all nodes of a machine share. */
   cdiSpecDirs?: readonly string[] | undefined;
   /** `native` where overlayfs does not work. */
@@ -185,7 +188,8 @@ export const startContainerd = async (options: ContainerdOptions): Promise<{ pid
   const { runtime, state, socket, logFile } = options;
   for (const folder of [options.root, state, dirname(socket), options.cniConfDir, options.certsDir, dirname(logFile)])
     await mkdir(folder, { recursive: true });
-  const configFile = join(state, 'config.toml');
+  const configFile = options.configFile ?? join(state, 'config.toml');
+  await mkdir(dirname(configFile), { recursive: true });
   await writeFile(configFile, containerdConfig(options));
   // Not `ip netns exec`: that makes a private mount namespace, and the pods' volume mounts would not reach containerd.
   const enter = options.netns === undefined ? [] : ['nsenter', `--net=/run/netns/${options.netns}`];
