@@ -1,5 +1,5 @@
 import { parseArgs } from 'node:util';
-import { AgentError } from '../base/errors.ts';
+import { AgentError, hasCode } from '../base/errors.ts';
 import { agent, parsePodName } from './local/client.ts';
 import { describeWhy } from './local/describe.ts';
 
@@ -22,7 +22,15 @@ export async function why(args: readonly string[], signal: AbortSignal): Promise
   }
   const [name] = positionals;
   if (name === undefined || positionals.length > 1) throw new AgentError('Usage', `name one pod\n\n${help}`);
-  const answer = await agent.why(parsePodName(name, values.namespace), signal);
+  const wanted = parsePodName(name, values.namespace);
+  const answer = await agent.why(wanted, signal).catch(async (error: unknown) => {
+    if (!hasCode(error, 'NotFound') || (await agent.status(signal)).standalone) throw error;
+    throw new AgentError(
+      'NotFound',
+      `this node has no pod ${wanted.namespace}/${wanted.name}: if the cluster has it, it runs on another node or waits for the scheduler, and "kubectl describe pod -n ${wanted.namespace} ${wanted.name}" tells why`,
+      { cause: error },
+    );
+  });
   process.stdout.write(values.json === true ? `${JSON.stringify(answer, undefined, 2)}\n` : describeWhy(answer));
   return 0;
 }

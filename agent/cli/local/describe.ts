@@ -120,9 +120,58 @@ export function told(origin: string, message: string): string {
 }
 
 function waitingLines({ activity, pod }: LocalPod): string[] {
-  if (pod.status?.phase === 'Succeeded') return [];
-  return (activity?.waiting ?? []).map(({ subject, message }) => (subject === '' ? message : `${subject}: ${message}`));
+  if (pod.status?.phase === 'Succeeded' || pod.status?.phase === 'Failed') return [];
+  const told = (activity?.waiting ?? []).map(({ subject, message }) => (subject === '' ? message : `${subject}: ${message.trim()}`));
+  return [...new Set([...told, ...probeLines(pod)])];
 }
+
+/** The containers that run and that a probe holds back. */
+function probeLines(pod: LocalPod['pod']): string[] {
+  if (pod.metadata.deletionTimestamp !== undefined) return [];
+  const lines: string[] = [];
+  for (const spec of [...(pod.spec?.initContainers ?? []), ...(pod.spec?.containers ?? [])]) {
+    const found = [...(pod.status?.initContainerStatuses ?? []), ...(pod.status?.containerStatuses ?? [])].find(
+      (c) => c.name === spec.name,
+    );
+    if (found?.state?.running === undefined) continue;
+    if (spec.startupProbe && found.started !== true) lines.push(`${spec.name}: its startup probe to succeed`);
+    else if (spec.readinessProbe && !found.ready) lines.push(`${spec.name}: its readiness probe to succeed`);
+  }
+  return lines;
+}
+
+/** The last failure of the probe that a line is about, as its event tells it. */
+function withProbeFailure(line: string, events: LocalWhy['events']): string {
+  const probe = /: its (startup|readiness) probe to succeed$/.exec(line)?.[1];
+  if (probe === undefined) return line;
+  const failure = events.findLast((e) => e.reason === 'Unhealthy' && e.message.toLowerCase().startsWith(`${probe} probe`));
+  return failure === undefined ? line : `${line}; ${failure.message.trim()}${failure.count > 1 ? ` (${failure.count} times)` : ''}`;
+}
+
+/** What is under way, in words: `stop:ID` → `stop app`. */
+function underWay(key: string, pod: LocalPod['pod']): string {
+  const [kind = '', subject = ''] = key.split(/:(.*)/s);
+  const statuses = [...(pod.status?.initContainerStatuses ?? []), ...(pod.status?.containerStatuses ?? [])];
+  const container = statuses.find((c) => c.containerID?.endsWith(`//${subject}`))?.name ?? subject;
+  return `${kind === 'pull' ? 'pull the image for' : kind}${container === '' ? '' : ` ${container}`}`;
+}
+
+/** What to look at next: the output of what ended badly. */
+function hints(why: LocalWhy): string[] {
+  const { pod } = why;
+  const lines = [...(pod.status?.initContainerStatuses ?? []), ...(pod.status?.containerStatuses ?? [])].flatMap((c) => {
+    const failed = c.state?.terminated ?? c.lastState?.terminated;
+    // What never started has written nothing.
+    if (failed === undefined || failed.exitCode === 0 || failed.reason === 'StartError' || failed.reason === 'ContainerCannotRun')
+      return [];
+    const previous = c.state?.running === undefined ? '' : ' -p';
+    return [`  what ${c.name} wrote before it ended: ./keelson logs${previous} ${commandName(pod)} -c ${c.name}`];
+  });
+  return lines.length === 0 ? [] : ['', 'See also:', ...lines];
+}
+
+const commandName = ({ metadata: { namespace, name } }: LocalPod['pod']): string =>
+  namespace === 'default' ? name : `${namespace}/${name}`;
 
 const stepNames: Readonly<Record<string, string>> = {
   prepare: 'folders and cgroup',
@@ -153,9 +202,10 @@ export function describeWhy(why: LocalWhy): string {
   if (pod.status?.message !== undefined) lines.push(`  ${pod.status.message}`);
   const containers = [...(pod.status?.initContainerStatuses ?? []), ...(pod.status?.containerStatuses ?? [])];
   if (containers.length > 0) lines.push('', 'Containers:', ...containers.map((c) => `  ${describeContainer(c, now)}`));
-  const waiting = waitingLines(why);
-  lines.push('', 'Waiting for:', ...(waiting.length === 0 ? ['  nothing'] : waiting.map((line) => `  ${line}`)));
-  if (activity !== undefined && activity.inFlight.length > 0) lines.push('', 'Under way:', ...activity.inFlight.map((key) => `  ${key}`));
+  const waiting = waitingLines(why).map((line) => withProbeFailure(line, events));
+  lines.push('', 'Waiting for:', ...(waiting.length === 0 ? [`  ${nothing(pod)}`] : waiting.map((line) => `  ${line}`)));
+  if (activity !== undefined && activity.inFlight.length > 0)
+    lines.push('', 'Under way:', ...activity.inFlight.map((key) => `  ${underWay(key, pod)}`));
   if (activity !== undefined && activity.steps.length > 0) {
     const rows = activity.steps.map(({ step, startedAt, tookMs, error }) => [
       `  ${clockTime(startedAt)}`,
@@ -166,13 +216,33 @@ export function describeWhy(why: LocalWhy): string {
     lines.push('', 'Steps:', table(rows));
   }
   if (events.length > 0) {
-    const rows = events.map((e) => [`  ${clockTime(e.at)}`, e.type, e.reason, `${e.message}${e.count > 1 ? ` (${e.count} times)` : ''}`]);
+    const rows = events.map((e) => [
+      `  ${clockTime(e.at)}`,
+      e.type,
+      e.reason,
+      `${e.message.trim()}${e.count > 1 ? ` (${e.count} times)` : ''}`,
+    ]);
     lines.push('', 'Events:', table(rows));
   }
+  lines.push(...hints(why));
   return `${lines.join('\n')}\n`;
 }
 
+function nothing({ status }: LocalPod['pod']): string {
+  if (status?.phase === 'Succeeded') return 'nothing: it has ended well';
+  return status?.phase === 'Failed' ? 'nothing: it has failed for good; delete it, and make it anew when the cause is gone' : 'nothing';
+}
+
 const clockTime = (wall: number): string => new Date(wall).toISOString().slice(11, 23);
+
+/** When a container that is held back starts again, from the length of the back-off that its state tells. */
+function nextStart(container: ContainerStatus, now: number): string {
+  const seconds = /^back-off (?:(\d+)m)?(\d+)s /.exec(container.state?.waiting?.message ?? '');
+  const finishedAt = container.lastState?.terminated?.finishedAt;
+  if (container.state?.waiting?.reason !== 'CrashLoopBackOff' || seconds === null || finishedAt === undefined) return '';
+  const inMs = Date.parse(finishedAt) + (Number(seconds[1] ?? 0) * 60 + Number(seconds[2])) * 1000 - now;
+  return inMs > 0 ? `; starts again in ${formatTook(inMs)}` : '';
+}
 
 function describeContainer(container: ContainerStatus, now: number): string {
   const { running, terminated, waiting } = container.state ?? {};
@@ -181,9 +251,13 @@ function describeContainer(container: ContainerStatus, now: number): string {
     running !== undefined
       ? `running${since(running.startedAt)}${container.ready ? '' : ', not ready'}`
       : terminated !== undefined
-        ? `ended with exit code ${terminated.exitCode} (${terminated.reason ?? ''})${terminated.message ? `: ${terminated.message}` : ''}`
+        ? `ended with exit code ${terminated.exitCode} (${terminated.reason ?? ''})${terminated.message ? `: ${terminated.message.trim()}` : ''}`
         : `waiting: ${waiting?.reason ?? ''}${waiting?.message ? `: ${waiting.message}` : ''}`;
   const last = container.lastState?.terminated;
-  const before = last === undefined ? '' : `; before that it ended with exit code ${last.exitCode} (${last.reason ?? ''})`;
-  return `${container.name}: ${state}, ${container.restartCount} restarts${before}`;
+  const before =
+    last === undefined
+      ? ''
+      : `; before that it ended with exit code ${last.exitCode} (${last.reason ?? ''})${last.message ? `: ${last.message.trim()}` : ''}`;
+  const restarts = `${container.restartCount} ${container.restartCount === 1 ? 'restart' : 'restarts'}`;
+  return `${container.name}: ${state}, ${restarts}${nextStart(container, now)}${before}`;
 }
