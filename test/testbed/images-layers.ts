@@ -213,9 +213,12 @@ const agnhost = async (): Promise<LayerRecipe> => {
   const binary = await ensureBinary('agnhost');
   const pause = await ensureLayer('pause');
   return {
-    key: `${binary} ${pause.digest} ${osRelease}`,
+    key: `${binary} ${pause.digest} ${osRelease} ${await source('nmeter.c')}`,
     build: async (root) => {
       await ensureTools({ openssl: 'openssl' });
+      // Upstream's image is of Alpine, whose busybox has it.
+      const nmeter = join(root, '.nmeter');
+      await compile('nmeter.c', nmeter);
       // Shapes of upstream's porter/localhost.crt: its names are what proxy and https hook specs connect to.
       const names = 'subjectAltName=DNS:example.com,DNS:localhost,IP:127.0.0.1,IP:::1';
       const keyAndCert = ['-keyout', join(root, 'localhost.key'), '-out', join(root, 'localhost.crt')];
@@ -239,9 +242,11 @@ const agnhost = async (): Promise<LayerRecipe> => {
         'agnhost-2': { link: 'agnhost' },
         uploads: { folder: true },
         'usr/local/bin/iperf': { link: '/usr/bin/iperf' },
+        'usr/local/bin/nmeter': { copyOf: nmeter, mode: 0o755 },
         'etc/os-release': { text: osRelease },
         ...fakeRegistryFiles(pause),
       });
+      await rm(nmeter);
     },
   };
 };
