@@ -110,6 +110,8 @@ export const nodeSuite = async (lab: LabRecord, reports: string): Promise<Harnes
       '--container-runtime-endpoint=unix:///run/containerd/containerd.sock',
       // They are there: imported, as far as they can be made here. One is named by a digest, which is that of upstream's own.
       '--prepull-images=false',
+      // A busy machine takes longer than the two minutes they get otherwise.
+      '--server-start-timeout=5m',
       `--report-dir=${join(reports, 'logs')}`,
     ],
     env: {
