@@ -144,6 +144,117 @@ describe('keelson up --cluster', () => {
   });
 });
 
+describe('keelson why', () => {
+  interface Broken {
+    readonly container?: object;
+    readonly spec?: object;
+    /** What the answer has to hold. */
+    readonly says: readonly RegExp[];
+  }
+  const sleeping = { command: ['/bin/sh', '-c', 'sleep 3600'] };
+  const probe = { periodSeconds: 1, failureThreshold: 300 };
+  const table: Readonly<Record<string, Broken>> = {
+    'image-that-is-not-there': {
+      container: { image: 'keelson.local/absent:1', imagePullPolicy: 'Never' },
+      says: [
+        /: ErrImageNeverPull/,
+        /Waiting for:\n {2}app: Container image "keelson.local\/absent:1" is not present with pull policy of Never/,
+      ],
+    },
+    'image-without-a-name': { container: { image: 'Not A Name' }, says: [/: InvalidImageName/, /app: .*invalid reference format/] },
+    'image-nobody-has': {
+      container: { image: '127.0.0.1:9/nobody/has:1' },
+      says: [/: (ErrImagePull|ImagePullBackOff)/, /127\.0\.0\.1:9: connect: connection refused/],
+    },
+    crashes: {
+      container: { command: ['/bin/sh', '-c', 'echo no database; exit 3'] },
+      says: [/: CrashLoopBackOff/, /starts again in \d/, /exit code 3 \(Error\)/, /app: back-off 10s/, /\.\/keelson logs crashes -c app/],
+    },
+    'no-program': {
+      container: { command: ['/no/such/program'] },
+      says: [/exit code 128 \(StartError\): .*\/no\/such\/program: no such file/],
+    },
+    'too-much-memory': {
+      container: { command: ['/bin/sh', '-c', 'tail /dev/zero'], resources: { limits: { memory: '20Mi' } } },
+      says: [/exit code 137 \(OOMKilled\)/],
+    },
+    'not-ready': {
+      container: { ...sleeping, readinessProbe: { ...probe, httpGet: { port: 81 } } },
+      says: [
+        /running for .*, not ready/,
+        /Waiting for:\n {2}app: its readiness probe to succeed; Readiness probe failed: .*:81\/.*connection refused/,
+      ],
+    },
+    'not-started': {
+      container: { ...sleeping, startupProbe: { ...probe, exec: { command: ['cat', '/none'] } } },
+      says: [/Waiting for:\n {2}app: its startup probe to succeed; Startup probe failed: cat: can't open '\/none'/],
+    },
+    'no-configmap': {
+      container: { volumeMounts: [{ name: 'v', mountPath: '/v' }] },
+      spec: { volumes: [{ name: 'v', configMap: { name: 'absent' } }] },
+      says: [/Waiting for:\n {2}volumes: MountVolume\.SetUp failed for volume "v" : configmap "absent" not found\n\n/],
+    },
+    'no-secret': {
+      container: { env: [{ name: 'A', valueFrom: { secretKeyRef: { name: 'absent', key: 'k' } } }] },
+      says: [/: CreateContainerConfigError/, /Waiting for:\n {2}app: secret "absent" not found/],
+    },
+    'root-refused': {
+      container: { securityContext: { runAsNonRoot: true } },
+      says: [/app: container has runAsNonRoot and image will run as root/],
+    },
+    'init-fails': {
+      spec: { initContainers: [{ name: 'setup', image, command: ['false'] }] },
+      says: [/: Init:CrashLoopBackOff/, /setup: back-off/, /app: waiting: PodInitializing/],
+    },
+    'too-big': {
+      container: { resources: { requests: { cpu: '9000' } } },
+      spec: { nodeName: `${name}-n1` },
+      says: [/: OutOfcpu/, /Node didn't have enough resource: cpu/, /nothing: it has failed for good/],
+    },
+    'for-nobody': {
+      spec: { nodeSelector: { no: 'node' } },
+      says: [/this node has no pod default\/for-nobody: .*kubectl describe pod -n default for-nobody/],
+    },
+    critical: {
+      container: { ...sleeping, resources: { requests: { cpu: '600m' } } },
+      spec: { nodeName: `${name}-n1`, priorityClassName: 'system-node-critical' },
+      says: [/Waiting for:\n {2}admission: room on this node: default\/filler is being ended for it/],
+    },
+  };
+  const apply = (items: object[]): Promise<string> =>
+    runKubectl(openLab(name), binary, ['apply', '-f', '-'], JSON.stringify({ apiVersion: 'v1', kind: 'List', items }));
+  const podOf = (podName: string, { container, spec }: Omit<Broken, 'says'>): object => ({
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { name: podName, labels: { broken: 'yes' } },
+    spec: { terminationGracePeriodSeconds: 1, containers: [{ name: 'app', image, command: ['sleep', '60'], ...container }], ...spec },
+  });
+
+  before(async () => {
+    const node = await api<{ status: { allocatable: { cpu: string } } }>(openLab(name), `/api/v1/nodes/${name}-n1`);
+    // Leaves too little for the critical one, and is slow to go.
+    const cpu = `${Number(node.status.allocatable.cpu) * 1000 - 700}m`;
+    const command = ['/bin/sh', '-c', "trap 'sleep 20; exit' TERM; echo up; while :; do sleep 0.1; done"];
+    await apply([
+      podOf('filler', { container: { command, resources: { requests: { cpu } } }, spec: { terminationGracePeriodSeconds: 25 } }),
+    ]);
+    await waitFor('the filler', 30_000, async () => ((await kubectl('logs', 'filler')) === 'up\n' ? true : undefined));
+    await apply(Object.entries(table).map(([podName, broken]) => podOf(podName, broken)));
+  });
+  after(() => kubectl('delete', 'pods', '-l', 'broken=yes', '--grace-period=0', '--force'));
+
+  for (const [podName, { says }] of Object.entries(table).sort(([a], [b]) => Number(b === 'critical') - Number(a === 'critical')))
+    test(podName, async () => {
+      let answer = '';
+      await waitFor(`why ${podName} to tell it`, 45_000, async () => {
+        answer = (await keelson('why', podName)).out;
+        return says.every((words) => words.test(answer)) ? true : undefined;
+      }).catch(() => {
+        for (const words of says) assert.match(answer, words);
+      });
+    });
+});
+
 describe('static pods', () => {
   let hash: string;
 
