@@ -22,19 +22,6 @@ const notYet: readonly Limit[] = [
     why: 'resources are not aligned by NUMA node yet',
   },
   { field: 'qosReserved', asks: (kc) => filled(kc.qosReserved), why: 'memory is not reserved by QoS class' },
-  { field: 'evictionSoft', asks: (kc) => filled(kc.evictionSoft), why: 'pods are not evicted by soft thresholds yet' },
-  {
-    field: 'evictionSoftGracePeriod',
-    asks: (kc) => filled(kc.evictionSoftGracePeriod),
-    why: 'pods are not evicted by soft thresholds yet',
-  },
-  { field: 'evictionMinimumReclaim', asks: (kc) => filled(kc.evictionMinimumReclaim), why: 'eviction by pressure is not supported yet' },
-  {
-    field: 'evictionMaxPodGracePeriod',
-    asks: (kc) => kc.evictionMaxPodGracePeriod !== 0,
-    why: 'pods are not evicted by soft thresholds yet',
-  },
-  { field: 'kernelMemcgNotification', asks: (kc) => kc.kernelMemcgNotification, why: 'eviction by pressure is not supported yet' },
   {
     field: 'shutdownGracePeriod',
     asks: (kc) => kc.shutdownGracePeriod !== 0,
@@ -46,7 +33,6 @@ const notYet: readonly Limit[] = [
     why: 'pods are not ended before a shutdown of the machine yet',
   },
   { field: 'tracing', asks: (kc) => kc.tracing !== undefined, why: 'no traces are exported yet' },
-  { field: 'memorySwap', asks: (kc) => kc.memorySwap.swapBehavior === 'LimitedSwap', why: 'containers get no swap yet' },
   { field: 'memoryReservationPolicy', asks: (kc) => kc.memoryReservationPolicy !== 'None', why: 'memory is not protected by request yet' },
   { field: 'protectKernelDefaults', asks: (kc) => kc.protectKernelDefaults, why: 'kernel tunables are set, not only checked' },
   { field: 'systemCgroups', asks: (kc) => kc.systemCgroups !== '', why: 'processes of the system are not moved' },
@@ -54,11 +40,6 @@ const notYet: readonly Limit[] = [
     field: 'enableControllerAttachDetach',
     asks: (kc) => !kc.enableControllerAttachDetach,
     why: 'volumes are attached by the controller only',
-  },
-  {
-    field: 'singleProcessOOMKill',
-    asks: (kc) => kc.singleProcessOOMKill !== undefined,
-    why: 'the kernel’s way for this cgroup version is kept',
   },
   { field: 'logging', asks: (kc) => kc.logging.vmodule.length > 0, why: 'vmodule: verbosity is the same for all parts' },
 ];

@@ -1,7 +1,9 @@
+import { readFile } from 'node:fs/promises';
 import { systemClock } from '../../base/clock.ts';
 import { AgentError, hasCode, messageOf } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
 import type { Config } from '../../config/config.ts';
+import type { Cgroups } from '../../drivers/cgroup/cgroups.ts';
 import type { CriClient } from '../../drivers/cri/client.ts';
 
 const clock = systemClock;
@@ -17,9 +19,23 @@ export function checkMachine(config: Config, cgroupVersion: 1 | 2, swapBytes: nu
   if (config.kubelet.failSwapOn && swapBytes > 0) {
     throw new AgentError(
       'NotSupported',
-      'running with swap on is not supported, please disable swap (swapoff -a) or set failSwapOn: false in the KubeletConfiguration',
+      'running with swap on is not supported, please disable swap (swapoff -a) or set --fail-swap-on flag to false (failSwapOn: false in the KubeletConfiguration)',
     );
   }
+  if (cgroupVersion === 1 && config.kubelet.singleProcessOOMKill === false) {
+    throw new AgentError(
+      'InvalidConfig',
+      'invalid configuration: singleProcessOOMKill must not be explicitly set to false when using cgroup v1',
+    );
+  }
+}
+
+/** True when the kernel accounts swap by cgroup. */
+export async function accountsSwap(cgroups: Cgroups): Promise<boolean> {
+  if (cgroups.version === 1) return (await cgroups.read('/', 'memory', 'memory.memsw.limit_in_bytes')) !== undefined;
+  // The root has no memory.swap.max: the cgroup that we are in tells.
+  const own = /^0::(.*)$/m.exec(await readFile('/proc/self/cgroup', 'utf8'))?.[1];
+  return own !== undefined && (await cgroups.read(own, 'memory', 'memory.swap.max')) !== undefined;
 }
 
 /** The runtime's own cgroup driver where it tells it (containerd 2, CRI-O 1.28), else the configured one. */

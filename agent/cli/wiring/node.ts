@@ -3,7 +3,7 @@ import { flushCompileCache } from 'node:module';
 import { join } from 'node:path';
 import type { StatusResponse } from '../../../cri-protos/generated/cri.ts';
 import { systemClock } from '../../base/clock.ts';
-import { AgentError } from '../../base/errors.ts';
+import { AgentError, messageOf } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
 import { type ReadonlyTable, Table } from '../../base/table.ts';
 import { type Config, isEnabled } from '../../config/config.ts';
@@ -23,6 +23,7 @@ import { readContainerLog } from '../../drivers/logs/read.ts';
 import { openMounts } from '../../drivers/mounts/mounts.ts';
 import * as volumeDisk from '../../drivers/mounts/volume-disk.ts';
 import { hasAppArmor, hostName, readMachine, readNetwork, resolveHost } from '../../drivers/proc/machine.ts';
+import { openNotify, watchdogMs } from '../../drivers/systemd/notify.ts';
 import { startLogRotation } from '../../logs/worker.ts';
 import type { PodStatus, SubjectAccessReview, TokenRequest, TokenReview } from '../../model/generated/api.ts';
 import type { AgentNode, AgentPod } from '../../model/pod.ts';
@@ -48,6 +49,7 @@ import { type ContainerPolicy, maySwap } from '../../resources/container-resourc
 import { podCgroupValues } from '../../resources/pod-values.ts';
 import { startResources } from '../../resources/worker.ts';
 import { createEventTrail } from '../../server/event-trail.ts';
+import type { HealthCheck } from '../../server/healthz.ts';
 import { startLocalServer } from '../../server/local.ts';
 import { metricsContentType } from '../../server/metrics.ts';
 import { startServer } from '../../server/server.ts';
@@ -57,7 +59,7 @@ import { startServingCertificate } from '../node-identity.ts';
 import { openCluster, userAgent } from './cluster.ts';
 import { downwardValue } from './downward.ts';
 import { createNodeImages } from './images.ts';
-import { cgroupDriverOf, checkMachine, runtimeNameOf } from './machine.ts';
+import { accountsSwap, cgroupDriverOf, checkMachine, runtimeNameOf } from './machine.ts';
 import { createNodeMetrics } from './metrics.ts';
 import { createNodeView } from './node-view.ts';
 import { createPodApply } from './pod-apply.ts';
@@ -66,6 +68,7 @@ import { createResourcePage } from './resource-metrics.ts';
 import { serverSettings } from './settings.ts';
 import { startStaticSources } from './static-sources.ts';
 import { openUserNamespaces } from './user-namespaces.ts';
+import { checkWatchdog, runWatchdog } from './watchdog.ts';
 
 const clock = systemClock;
 // Between complete looks at the runtime: the audit beside its event stream, and the only look without one (kubelet's relist periods are 300 s and 1 s;
@@ -112,8 +115,6 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
   ]);
   // Where systemd owns the hierarchy it has to know the slices, or it sets their limits as it thinks fit.
   const cgroups = cgroupDriver === 'systemd' ? systemdCgroups(plainCgroups) : plainCgroups;
-  const swapAccount =
-    cgroups.version === 1 ? await cgroups.read('/', 'memory', 'memory.memsw.limit_in_bytes') : cgroups.controllers.has('memory');
   const cgroupPolicy = {
     cpuCfsQuota: kc.cpuCFSQuota,
     cpuCfsQuotaPeriodUs: kc.cpuCFSQuotaPeriod * 1000,
@@ -121,6 +122,9 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     hugePageSizes: cgroups.hugePageSizes,
   };
   checkMachine(config, cgroups.version, machine.swapBytes);
+  const notify = openNotify(process.env);
+  const watchdogTimeoutMs = watchdogMs(process.env, process.pid);
+  checkWatchdog(watchdogTimeoutMs);
   // A cgroup of its own, so that what the agent takes is counted and bounded apart; cgroupfs with either driver, as upstream.
   if (kc.kubeletCgroups !== '') await plainCgroups.adopt(kc.kubeletCgroups, process.pid, signal);
   const mounts = openMounts();
@@ -284,7 +288,7 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     cgroupVersion: cgroups.version,
     memoryCapacityBytes: machine.memoryBytes,
     swapCapacityBytes: machine.swapBytes,
-    swapController: swapAccount !== undefined && swapAccount !== false,
+    swapController: await accountsSwap(cgroups),
     swapBehavior: kc.memorySwap.swapBehavior,
     singleProcessOomKill: kc.singleProcessOOMKill ?? cgroups.version === 1,
   };
@@ -474,6 +478,16 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
   });
   if (local !== undefined) stack.use(local);
 
+  const healthChecks: HealthCheck[] = [
+    { name: 'ping', check: () => undefined },
+    {
+      name: 'syncloop',
+      check: () => {
+        const [problem] = relistProblems(runtimeWatch.lastRelist);
+        return problem === undefined ? undefined : new Error(problem);
+      },
+    },
+  ];
   // The server comes last: whoever asks finds the pods there.
   const serving = stack.use(
     await startServingCertificate(
@@ -525,16 +539,7 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
           return review.status ?? { allowed: false };
         },
         configz: () => encodeKubeletConfiguration(kc),
-        checks: [
-          { name: 'ping', check: () => undefined },
-          {
-            name: 'syncloop',
-            check: () => {
-              const [problem] = relistProblems(runtimeWatch.lastRelist);
-              return problem === undefined ? undefined : new Error(problem);
-            },
-          },
-        ],
+        checks: healthChecks,
         metrics: metrics.registry,
         pages: {
           '/metrics/probes': async () => ({ contentType: metricsContentType, body: metrics.probePage.text() }),
@@ -550,12 +555,23 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     );
   }
   log.info({ node: nodeName, runtime: runtimeName, standalone: cluster === undefined }, 'node agent started');
+  const watchdog =
+    notify === undefined || watchdogTimeoutMs === undefined
+      ? undefined
+      : runWatchdog({ clock, log, signal, timeoutMs: watchdogTimeoutMs, notify, checks: healthChecks });
+  try {
+    notify?.('READY=1');
+  } catch (error) {
+    // A socket that somebody's environment still names; a service manager that waits for us will say so itself.
+    log.warn({ err: messageOf(error) }, 'cannot tell the service manager that we are ready');
+  }
   // Node keeps compiled code at an orderly end only; a start after SIGKILL shall be a quick one too.
   flushCompileCache();
   await new Promise<void>((resolve) => {
     if (signal.aborted) resolve();
     signal.addEventListener('abort', () => resolve(), { once: true });
   });
+  await watchdog;
   log.info({}, 'node agent stops; containers run on');
 }
 

@@ -17,6 +17,13 @@ export const MS_REC = 16384;
 export const MNT_DETACH = 2;
 export const UMOUNT_NOFOLLOW = 8;
 
+// include/linux/socket.h, include/linux/net.h
+const AF_UNIX = 1;
+const SOCK_DGRAM = 2;
+const SOCK_CLOEXEC = 0o2000000;
+const MSG_DONTWAIT = 0x40;
+const MSG_NOSIGNAL = 0x4000;
+
 type AsyncCall = (...args: [...unknown[], (error: Error | null, result: number) => void]) => void;
 
 let calls: { mount: AsyncCall; umount2: AsyncCall } | undefined;
@@ -62,4 +69,41 @@ export function mount(source: string, target: string, fstype: string | undefined
 /** umount2(2). Throws AgentError: InvalidArgument when `target` is no mount point, NotFound when it does not exist, Busy when in use. */
 export function umount2(target: string, flags: number): Promise<void> {
   return call(libc().umount2, [target, flags], `cannot unmount ${target}`);
+}
+
+let socketCalls: { socket: SyncCall; sendto: SyncCall; close: SyncCall } | undefined;
+type SyncCall = (...args: unknown[]) => number;
+
+/**
+ * Sends one datagram to a unix socket, which Node has no way to; `path` starts with `@` for an abstract address. Never blocks. Throws AgentError with the
+ * errno's code: NotFound when there is no such socket, EAGAIN when its queue is full.
+ */
+export function sendDatagram(path: string, text: string): void {
+  if (socketCalls === undefined) {
+    const lib = koffi.load('libc.so.6');
+    socketCalls = {
+      socket: lib.func('int socket(int domain, int type, int protocol)'),
+      sendto: lib.func('intptr_t sendto(int fd, const uint8_t *buf, size_t len, int flags, const uint8_t *addr, uint32_t addrlen)'),
+      close: lib.func('int close(int fd)'),
+    };
+  }
+  const { socket, sendto, close } = socketCalls;
+  const what = `cannot send to the socket ${path}`;
+  const check = (result: number): number => {
+    if (result >= 0) return result;
+    const name = nameOfErrno(koffi.errno());
+    throw new AgentError(codeOfErrno(name), `${what}: ${name}`);
+  };
+  // struct sockaddr_un: the family in the machine's byte order, then the path; unix(7): an abstract one begins with a NUL and has no end mark.
+  const abstract = path.startsWith('@');
+  const name = Buffer.from(abstract ? `\0${path.slice(1)}` : `${path}\0`);
+  if (name.length > 108) throw new AgentError('InvalidArgument', `${what}: the path is longer than 107 bytes`);
+  const address = Buffer.concat([new Uint8Array(new Uint16Array([AF_UNIX]).buffer), name]);
+  const message = Buffer.from(text);
+  const fd = check(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  try {
+    check(sendto(fd, message, message.length, MSG_DONTWAIT | MSG_NOSIGNAL, address, address.length));
+  } finally {
+    close(fd);
+  }
 }
