@@ -180,31 +180,35 @@ interface Outcome {
   readonly err: string;
 }
 
-/** Joins as a node of this name, with folders of its own. */
-async function joinAs(name: string, args: string[]): Promise<Outcome> {
+/** Runs the command with these arguments as they are. */
+async function run(args: string[], clock: Clock = systemClock): Promise<Outcome> {
   let out = '';
   let err = '';
-  const code = await joinCommand.run(
+  const code = await joinCommand.run(args, {
+    stdout: (text) => {
+      out += text;
+    },
+    stderr: (text) => {
+      err += text;
+    },
+    clock,
+    log: silentLog,
+    signal,
+    userAgent: 'keelson-test',
+  });
+  return { code, out, err };
+}
+
+/** Joins as a node of this name, with folders of its own. */
+const joinAs = (name: string, args: string[], clock?: Clock): Promise<Outcome> =>
+  run(
     [
       ...args,
       ...[`--node-name=${name}`, '--ignore-preflight-errors=all', '--cri-socket=unix:///run/containerd/containerd.sock'],
       ...[`--kubernetes-dir=${inDir(name)}/etc`, `--root-dir=${inDir(name)}/kubelet`],
     ],
-    {
-      stdout: (text) => {
-        out += text;
-      },
-      stderr: (text) => {
-        err += text;
-      },
-      clock: systemClock,
-      log: silentLog,
-      signal,
-      userAgent: 'keelson-test',
-    },
+    clock,
   );
-  return { code, out, err };
-}
 
 const endpoint = (): string => `127.0.0.1:${port}`;
 const withToken = (t: string): string[] => ['--token', t, '--discovery-token-ca-cert-hash', pin];
@@ -278,6 +282,86 @@ describe('keelson join', () => {
       assert.match(errorOf(outcome), message, what);
       assert.equal(outcome.code, 1, what);
     }
+  });
+
+  test('without a hash of the CA, or with half a token: wrong usage, before anything is asked', async () => {
+    const missing = await joinAs('bad', [endpoint(), '--token', token]);
+    assert.equal(missing.code, 2);
+    assert.match(
+      errorOf(missing),
+      /without --discovery-token-ca-cert-hash can be unsafe: give the hash, or say --discovery-token-unsafe-skip-ca-verification/,
+    );
+    const half = await joinAs('bad', [endpoint(), ...withToken('abcdef')]);
+    assert.equal(half.code, 2);
+    assert.match(errorOf(half), /token/);
+    assert.equal(missing.out + half.out, '');
+  });
+
+  test('a machine that is not ready: joined already, port in use, no runtime; each is told, and nothing is asked or written', async () => {
+    const etc = inDir('again/etc');
+    mkdirSync(etc, { recursive: true });
+    writeFileSync(join(etc, 'kubelet.conf'), '');
+    const port10250 = createServer();
+    const listening = await new Promise<boolean>((resolve) => {
+      // Somebody else's node may have it already, which is as good.
+      port10250.once('error', () => resolve(false));
+      port10250.listen(10250, () => resolve(true));
+    });
+    try {
+      const outcome = await run([
+        ...[endpoint(), ...withToken(token), '--node-name=again', '--cri-socket=unix:///run/nobody.sock'],
+        ...[`--kubernetes-dir=${etc}`, `--root-dir=${inDir('again/kubelet')}`],
+      ]);
+      assert.equal(outcome.code, 1);
+      assert.match(outcome.err, /this machine is not ready to join:/);
+      assert.match(outcome.err, /\[FileAvailable-.*kubelet\.conf\] .* exists: this machine seems to have joined a cluster already/);
+      assert.match(outcome.err, /\[Port-10250\] port 10250 is in use: is a kubelet or keelson running\? Stop it first/);
+      assert.match(outcome.err, /\[CRI\] there is no container runtime at unix:\/\/\/run\/nobody\.sock: start one/);
+      assert.equal(outcome.out, 'Checking this machine\n');
+      assert.equal(existsSync(inDir('again/kubelet')), false);
+    } finally {
+      if (listening) await new Promise((resolve) => port10250.close(resolve));
+    }
+  });
+
+  test("a clock that is wrong: a warning when certificates still hold, an error that says whose and by how much when they don't", async () => {
+    const clock: Clock = { ...systemClock, wall: () => systemClock.wall() - 3_600_000 };
+    const behind = await joinAs('skewed', [endpoint(), ...withToken(token), '--dry-run'], clock);
+    assert.equal(behind.code, 0, behind.err);
+    assert.match(
+      behind.err,
+      /warning: this machine's clock is 1h0m0s behind the server's: certificates and tokens depend on it, set it right/,
+    );
+
+    // The API server takes a certificate that holds from tomorrow on, which to a node is the same as its own clock a day behind.
+    const pki = inDir('pki');
+    const [certificate, saved] = [`${pki}/apiserver.crt`, readFileSync(`${pki}/apiserver.crt`)];
+    const tomorrow = `${new Date(systemClock.wall() + 86_400_000).toISOString().replace(/[-:T]/g, '').slice(2, 14)}Z`;
+    writeFileSync(
+      inDir('ca.cnf'),
+      `[ca]\ndefault_ca=d\n[d]\ndatabase=${inDir('index.txt')}\nserial=${inDir('serial')}\nnew_certs_dir=${dir}\ndefault_md=sha256\npolicy=p\nx509_extensions=x\n[p]\ncommonName=supplied\n[x]\nextendedKeyUsage=serverAuth\nsubjectAltName=IP:127.0.0.1\n`,
+    );
+    writeFileSync(inDir('index.txt'), '');
+    writeFileSync(inDir('serial'), '1000\n');
+    await execute('openssl', ['req', '-new', '-key', `${pki}/apiserver.key`, '-subj', '/CN=kube-apiserver', '-out', inDir('early.csr')]);
+    await execute('openssl', [
+      ...['ca', '-batch', '-notext', '-config', inDir('ca.cnf'), '-cert', `${pki}/ca.crt`, '-keyfile', `${pki}/ca.key`],
+      ...['-startdate', tomorrow, '-days', '30', '-in', inDir('early.csr'), '-out', inDir('early.crt')],
+    ]);
+    try {
+      copyFileSync(inDir('early.crt'), certificate);
+      await waitFor('the API server to take the certificate', 90_000, async () => {
+        const outcome = await joinAs('skewed', [endpoint(), ...withToken(token), '--dry-run', '--discovery-timeout=1s']);
+        return /is not valid yet by this machine's clock: here it is .*valid from .*Set the clock/.test(errorOf(outcome))
+          ? true
+          : undefined;
+      });
+    } finally {
+      writeFileSync(certificate, saved);
+    }
+    await waitFor('the API server to take the old certificate', 90_000, async () =>
+      (await joinAs('skewed', [endpoint(), ...withToken(token), '--dry-run', '--discovery-timeout=1s'])).code === 0 ? true : undefined,
+    );
   });
 
   test('an expired token', async () => {
