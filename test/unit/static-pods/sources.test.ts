@@ -93,6 +93,21 @@ test('a bad file leaves the others alone, and is out at the audit', async (t) =>
   assert.equal(source.problems().size, 1);
 });
 
+test('what a file holds and does not run is told: a pod of a name that is taken, a second document', async (t) => {
+  const path = folder(t);
+  writeFileSync(join(path, 'a.json'), manifest('a'));
+  writeFileSync(join(path, 'copy.json'), manifest('a', 'busybox:2'));
+  writeFileSync(join(path, 'two.yaml'), `${manifest('b')}\n---\n${manifest('c')}`);
+  const { table, source } = startFiles(path);
+  await using _source = source;
+  await until(table, () => table.synced && shows(table, 'a-n1', 'b-n1'));
+  assert.match(
+    source.problems().get(join(path, 'copy.json')) ?? '',
+    /pod default\/a-n1 does not run, because .*a\.json has one of this name/,
+  );
+  assert.match(source.problems().get(join(path, 'two.yaml')) ?? '', /only the first YAML document is used/);
+});
+
 test('half a file saved ends nothing before the audit', async (t) => {
   const path = folder(t);
   writeFileSync(join(path, 'a.json'), manifest('a'));
