@@ -8,7 +8,16 @@ import { hasCode } from '../../../agent/base/errors.ts';
 import { parseExecArguments } from '../../../agent/cli/exec.ts';
 import { parsePodName } from '../../../agent/cli/local/client.ts';
 import { containerdConfig, whyNotUp } from '../../../agent/cli/local/containerd.ts';
-import { describeStatus, formatTook, isSettled, isStuck, shortName, stateOf, stepWords } from '../../../agent/cli/local/describe.ts';
+import {
+  describeStatus,
+  describeWhy,
+  formatTook,
+  isSettled,
+  isStuck,
+  shortName,
+  stateOf,
+  stepWords,
+} from '../../../agent/cli/local/describe.ts';
 import { exitCodeOf } from '../../../agent/cli/local/exec-stream.ts';
 import { chooseSubnet } from '../../../agent/cli/local/network.ts';
 import { parseContainerdVersion } from '../../../agent/cli/local/packages.ts';
@@ -113,6 +122,75 @@ Manifests that are not used, or not wholly:
   /manifests/bad.yaml: metadata.name: required
 `,
   );
+});
+
+test('why tells what holds a pod back, and where to look next', () => {
+  const now = Date.UTC(2026, 0, 1, 0, 0, 15);
+  const finishedAt = '2026-01-01T00:00:10Z';
+  const unhealthy = {
+    at: now,
+    firstAt: now,
+    type: 'Warning',
+    reason: 'Unhealthy',
+    message: 'Readiness probe failed: refused\n',
+    count: 3,
+  } as const;
+  const told = (pod: LocalPod, spec: object = {}): string => {
+    const { pod: shown, activity } = pod;
+    const containers = [{ name: 'app', image: 'x', ...spec }];
+    const answer = { pod: { ...shown, spec: { containers } }, activity, events: [unhealthy], pressure: [], now };
+    return describeWhy(answer);
+  };
+  const running = { ...base, name: 'app', ready: false, started: true, containerID: 'containerd://abc', state: { running: {} } };
+  const table: readonly [string, string, RegExp][] = [
+    [
+      'a readiness probe',
+      told(localPod({ phase: 'Running', containerStatuses: [running] }), { readinessProbe: {} }),
+      /Waiting for:\n {2}app: its readiness probe to succeed; Readiness probe failed: refused \(3 times\)\n/,
+    ],
+    [
+      'a startup probe before it',
+      told(localPod({ phase: 'Running', containerStatuses: [{ ...running, started: false }] }), { readinessProbe: {}, startupProbe: {} }),
+      /Waiting for:\n {2}app: its startup probe to succeed\n/,
+    ],
+    [
+      'a back-off',
+      told(
+        localPod({
+          phase: 'Running',
+          containerStatuses: [
+            {
+              ...base,
+              name: 'app',
+              ready: false,
+              restartCount: 1,
+              state: { waiting: { reason: 'CrashLoopBackOff', message: 'back-off 1m20s restarting failed container=app pod=web' } },
+              lastState: { terminated: { exitCode: 3, reason: 'Error', message: 'no database\n', finishedAt } },
+            },
+          ],
+        }),
+      ),
+      /1 restart; starts again in 1m15s; before that it ended with exit code 3 \(Error\): no database\n[\s\S]*logs web-n1 -c app/,
+    ],
+    ['one that failed', told(localPod({ phase: 'Failed', reason: 'OutOfcpu' })), /Waiting for:\n {2}nothing: it has failed for good/],
+    [
+      'what is under way, and the same said twice',
+      told({
+        ...localPod({ phase: 'Running', containerStatuses: [running] }),
+        activity: {
+          lifecycle: 'syncing',
+          waiting: [
+            { subject: 'volumes', message: 'no "v"' },
+            { subject: 'volumes', message: 'no "v"' },
+          ],
+          inFlight: ['stop:abc', 'pull:app'],
+          steps: [],
+        },
+      }),
+      /Waiting for:\n {2}volumes: no "v"\n\nUnder way:\n {2}stop app\n {2}pull the image for app\n/,
+    ],
+  ];
+  for (const [what, text, words] of table) assert.match(text, words, what);
 });
 
 test('news are told once', () => {
