@@ -270,7 +270,11 @@ const liveFields: ReadonlySet<string> = new Set<KubeletField>([
   'serializeImagePulls',
   'maxParallelImagePulls',
   'evictionHard',
+  'evictionSoft',
+  'evictionSoftGracePeriod',
   'evictionPressureTransitionPeriod',
+  'evictionMaxPodGracePeriod',
+  'evictionMinimumReclaim',
   'containerLogMaxSize',
   'containerLogMaxFiles',
   'containerLogMonitorInterval',
@@ -906,6 +910,10 @@ function checkReserved(kc: KubeletConfiguration): string[] {
   for (const [signal, value] of Object.entries(kc.evictionSoftGracePeriod)) {
     if (!evictionSignals.has(signal)) problems.push(`evictionSoftGracePeriod: unsupported eviction signal ${signal}`);
     else if (!isPositiveDuration(value)) problems.push(`evictionSoftGracePeriod.${signal}: "${value}" is no duration that is not negative`);
+  }
+  for (const signal of Object.keys(kc.evictionSoft)) {
+    if (kc.evictionSoftGracePeriod[signal] === undefined)
+      problems.push(`grace period must be specified for the soft eviction threshold ${signal}`);
   }
   const seen = new Set<string>();
   for (const { numaNode, limits } of kc.reservedMemory)

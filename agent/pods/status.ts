@@ -64,7 +64,8 @@ export function computeStatus(input: StatusInput): PodStatus {
   if (lifecycle.kind !== 'syncing' && lifecycle.cause.kind === 'ended') {
     phase = 'Failed';
     ({ reason, message } = lifecycle.cause);
-  } else if (phase !== previous.phase) {
+  } else if (phase !== previous.phase && !isTerminalPhase(previous.phase)) {
+    // Of one that has ended before a restart of the agent, what its containers came to does not tell why (an eviction).
     reason = undefined;
     message = undefined;
   }

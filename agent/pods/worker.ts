@@ -106,6 +106,8 @@ export interface Pods extends AsyncDisposable {
   awaitsAdmission(uid: string): PodActivity | undefined;
   /** Plans the pod again although nothing was observed: something it waits for (a Secret, a RuntimeClass) has changed. */
   poke(uid: string): void;
+  /** Removes the containers of pods that have ended, which are kept for their logs only: the node's disk is full. */
+  removeDead(): Promise<void>;
 }
 
 interface Machine {
@@ -674,6 +676,18 @@ export function startPods(options: PodsOptions): Pods {
       }
       if (machine.work.mountFailure !== undefined) machine.work.mountFailure = { ...machine.work.mountFailure, retryAt: now };
       loop.enqueue(uid);
+    },
+    async removeDead() {
+      const before = new Set(underWay);
+      for (const [uid, machine] of machines) {
+        const observed = seen(uid);
+        if (machine.lifecycle.kind !== 'terminated' || observed === undefined) continue;
+        for (const c of observed.containers) {
+          const action: PodAction = { kind: 'removeContainer', id: c.id };
+          if (c.state === 'exited' && !machine.work.inFlight.has(actionKey(action))) launch(uid, machine, observed, action);
+        }
+      }
+      await Promise.allSettled([...underWay].filter((run) => !before.has(run)));
     },
     async [Symbol.asyncDispose]() {
       subscriptions.dispose();

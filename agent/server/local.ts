@@ -40,6 +40,8 @@ export interface LocalStatus {
   /** Wall time, ms. */
   readonly startedAt: number;
   readonly manifests: string | undefined;
+  /** What the node runs short of: MemoryPressure, DiskPressure, PIDPressure. */
+  readonly pressure: readonly string[];
   /** What is wrong with manifests. */
   readonly problems: readonly { readonly origin: string; readonly message: string }[];
   readonly pods: readonly LocalPod[];
@@ -48,6 +50,8 @@ export interface LocalStatus {
 /** Answer of `GET /why/NAMESPACE/NAME`. */
 export interface LocalWhy extends LocalPod {
   readonly events: readonly TrailEvent[];
+  /** What the node runs short of. */
+  readonly pressure: readonly string[];
   readonly now: number;
 }
 
@@ -68,6 +72,7 @@ export interface LocalServerOptions {
   readonly activity: (podUid: string) => LocalActivity | undefined;
   readonly events: (podUid: string) => readonly TrailEvent[];
   readonly problems: () => ReadonlyMap<string, string>;
+  readonly pressure: () => readonly string[];
   /** Lets go of all static pods, so that they end. */
   readonly drain: () => Promise<void>;
 }
@@ -168,6 +173,7 @@ function statusOf(options: LocalServerOptions, startedAt: number): LocalStatus {
     standalone: options.standalone,
     startedAt,
     manifests: options.manifests,
+    pressure: options.pressure(),
     problems: [...options.problems()].map(([origin, message]) => ({ origin, message })),
     pods,
   };
@@ -177,7 +183,7 @@ const podKeyOf = ({ pod }: LocalPod): string => `${pod.metadata.namespace}/${pod
 
 function whyOf(options: LocalServerOptions, pod: AgentPod): LocalWhy {
   const { uid } = pod.metadata;
-  return { pod, activity: options.activity(uid), events: options.events(uid), now: options.clock.wall() };
+  return { pod, activity: options.activity(uid), events: options.events(uid), pressure: options.pressure(), now: options.clock.wall() };
 }
 
 /** A pod by its name, or by the name it has in its manifest. Throws NotFound with the names there are. */

@@ -84,6 +84,7 @@ export function describeStatus(status: LocalStatus, now: number): string {
   const kind = status.standalone ? 'standalone' : 'in a cluster';
   const lines = [`Node ${status.node}, ${kind}, ${status.runtime}, agent up for ${formatTook(now - status.startedAt)}`];
   if (status.manifests !== undefined) lines.push(`Manifests: ${status.manifests}`);
+  if (status.pressure.length > 0) lines.push(pressureLine(status.pressure));
   lines.push('');
   if (status.pods.length === 0) lines.push('No pods.');
   else {
@@ -173,6 +174,12 @@ function hints(why: LocalWhy): string[] {
 const commandName = ({ metadata: { namespace, name } }: LocalPod['pod']): string =>
   namespace === 'default' ? name : `${namespace}/${name}`;
 
+/** What a node under pressure does, for whoever wonders where their pods went. */
+function pressureLine(pressure: readonly string[]): string {
+  const refused = pressure.every((condition) => condition === 'MemoryPressure') ? 'pods that request nothing' : 'all but critical pods';
+  return `Under pressure: ${pressure.join(', ')} (${refused} are refused; pods are evicted until enough is free)`;
+}
+
 const stepNames: Readonly<Record<string, string>> = {
   prepare: 'folders and cgroup',
   mountVolumes: 'volumes',
@@ -200,6 +207,7 @@ export function describeWhy(why: LocalWhy): string {
   const { name, namespace, uid } = pod.metadata;
   const lines = [`Pod ${namespace}/${name} (UID ${uid}): ${stateOf(why)}${pod.status?.podIP ? `, IP ${pod.status.podIP}` : ''}`];
   if (pod.status?.message !== undefined) lines.push(`  ${pod.status.message}`);
+  if (why.pressure.length > 0) lines.push(pressureLine(why.pressure));
   const containers = [...(pod.status?.initContainerStatuses ?? []), ...(pod.status?.containerStatuses ?? [])];
   if (containers.length > 0) lines.push('', 'Containers:', ...containers.map((c) => `  ${describeContainer(c, now)}`));
   const waiting = waitingLines(why).map((line) => withProbeFailure(line, events));

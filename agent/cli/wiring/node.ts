@@ -24,6 +24,8 @@ import { openMounts } from '../../drivers/mounts/mounts.ts';
 import * as volumeDisk from '../../drivers/mounts/volume-disk.ts';
 import { hasAppArmor, hostName, readMachine, readNetwork, resolveHost } from '../../drivers/proc/machine.ts';
 import { openNotify, watchdogMs } from '../../drivers/systemd/notify.ts';
+import type { Condition } from '../../eviction/thresholds.ts';
+import type { Eviction } from '../../eviction/worker.ts';
 import { startLogRotation } from '../../logs/worker.ts';
 import type { PodStatus, SubjectAccessReview, TokenRequest, TokenReview } from '../../model/generated/api.ts';
 import type { AgentNode, AgentPod } from '../../model/pod.ts';
@@ -35,7 +37,6 @@ import type { DnsSettings } from '../../pods/dns.ts';
 import { parseResolvConf } from '../../pods/dns.ts';
 import { expandAll } from '../../pods/env-expand.ts';
 import { leftovers } from '../../pods/leftovers.ts';
-import type { Ending } from '../../pods/lifecycle.ts';
 import { type Mirrors, startMirrors } from '../../pods/mirror-worker.ts';
 import type { RuntimePod } from '../../pods/observed.ts';
 import { watchRuntime } from '../../pods/runtime-watch.ts';
@@ -58,6 +59,8 @@ import { localSocket } from '../local/paths.ts';
 import { startServingCertificate } from '../node-identity.ts';
 import { openCluster, userAgent } from './cluster.ts';
 import { downwardValue } from './downward.ts';
+import { openEndings } from './endings.ts';
+import { pressureOf, shownPressure, startNodeEviction } from './eviction.ts';
 import { createNodeImages } from './images.ts';
 import { accountsSwap, cgroupDriverOf, checkMachine, runtimeNameOf } from './machine.ts';
 import { createNodeMetrics } from './metrics.ts';
@@ -67,6 +70,7 @@ import { createPodObjects } from './pod-objects.ts';
 import { createResourcePage } from './resource-metrics.ts';
 import { serverSettings } from './settings.ts';
 import { startStaticSources } from './static-sources.ts';
+import { createSummaryPage, openNodeStats } from './stats.ts';
 import { openUserNamespaces } from './user-namespaces.ts';
 import { checkWatchdog, runWatchdog } from './watchdog.ts';
 
@@ -132,11 +136,18 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
   const cluster = config.kubeconfig === undefined ? undefined : await openCluster(config, nodeName, stack, log, signal);
   const nodeRef = { kind: 'Node', name: nodeName, uid: nodeName };
   const trail = createEventTrail(clock);
-  const recordEvent = (pod: AgentPod, type: 'Normal' | 'Warning', reason: string, message: string, fieldPath?: string): void => {
+  const recordEvent = (
+    pod: AgentPod,
+    type: 'Normal' | 'Warning',
+    reason: string,
+    message: string,
+    fieldPath?: string,
+    annotations?: Readonly<Record<string, string>>,
+  ): void => {
     log.info({ pod: `${pod.metadata.namespace}/${pod.metadata.name}`, type, reason, fieldPath, detail: message }, 'event');
     trail.record(pod.metadata.uid, type, reason, message);
     if (reason === 'Started') metrics.started(fieldPath);
-    cluster?.recorder.event(pod, type, reason, message, fieldPath);
+    cluster?.recorder.event(pod, type, reason, message, fieldPath, annotations);
   };
   const nodeEvent = (type: 'Normal' | 'Warning', reason: string, message: string): void => {
     log.info({ node: nodeName, type, reason, detail: message }, 'event');
@@ -194,9 +205,13 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     }),
   );
   await resources.ensureTree(signal);
+  const stats = await openNodeStats({ config, nodeName, machine, clock, log, cri, tree, admitted, runtime });
 
   // The node itself.
   let runtimeStatus: StatusResponse | undefined;
+  // Until eviction has started, the Node goes on showing the pressure that it shows.
+  let eviction: Eviction | undefined;
+  const pressure = (): readonly Condition[] => eviction?.conditions() ?? shownPressure(node.node());
   const node = stack.use(
     startNode({
       client: cluster?.client,
@@ -217,6 +232,7 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
       updatePodCidr: async (cidrs, s) =>
         void (await cri.updateRuntimeConfig({ runtime_config: { network_config: { pod_cidr: cidrs } } }, s)),
       event: ({ type, reason, message }) => nodeEvent(type, reason, message),
+      pressure: () => pressureOf(pressure()),
       problems: () => relistProblems(runtimeWatch.lastRelist),
     }),
   );
@@ -264,7 +280,7 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
   );
 
   // Pods.
-  const endings = new Table<Ending>('endings');
+  const { table: endings } = stack.use(await openEndings(join(config.rootDir, 'keelson', 'endings'), log, specs, runtime));
   const statusJournal = stack.use(await openJournal<PodStatus>(join(config.rootDir, 'keelson', 'statuses'), log));
   const verdictJournal = stack.use(await openJournal<ProbeVerdicts>(join(config.rootDir, 'keelson', 'verdicts'), log));
   const { verdicts } = stack.use(
@@ -348,6 +364,7 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     swaps: (pod, container) => maySwap(pod, container, policy),
     apply,
     admit: (pod, active) =>
+      eviction?.rejects(pod) ??
       admitPod({
         pod,
         active,
@@ -384,6 +401,27 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
   let mirrorWork: Mirrors | undefined;
   const pods = stack.use(startPods(podsOptions));
   stack.use(metrics.watch({ specs, runtime, pods, mirrors: cluster?.mirrors }));
+  const pressureWork = startNodeEviction({
+    config,
+    clock,
+    log,
+    signal,
+    cri,
+    stats,
+    images,
+    pods,
+    specs,
+    admitted,
+    runtime,
+    endings,
+    registry: metrics.registry,
+    podEvent: (pod, type, reason, message, annotations) => recordEvent(pod, type, reason, message, undefined, annotations),
+    nodeEvent,
+    node: node.node(),
+    changed: () => node.refresh(),
+  });
+  eviction = stack.use(pressureWork.eviction);
+  stack.use(pressureWork.collector);
   stack.use(
     startLogRotation({
       clock,
@@ -474,6 +512,7 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     activity: (uid) => pods.activity(uid) ?? pods.awaitsAdmission(uid),
     events: (uid) => trail.of(uid),
     problems: () => staticSources.problems(),
+    pressure,
     drain: () => staticSources.drain(),
   });
   if (local !== undefined) stack.use(local);
@@ -543,13 +582,8 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
         metrics: metrics.registry,
         pages: {
           '/metrics/probes': async () => ({ contentType: metricsContentType, body: metrics.probePage.text() }),
-          '/metrics/resource': createResourcePage({
-            log,
-            wall: clock.wall,
-            runtime,
-            listContainerStats: cri.listContainerStats,
-            listPodSandboxStats: cri.listPodSandboxStats,
-          }),
+          '/metrics/resource': createResourcePage({ log, summary: (s) => stats.summary(true, s) }),
+          '/stats/summary': createSummaryPage(stats),
         },
       }),
     );

@@ -14,7 +14,14 @@ type EventTarget = ObjectReference | { kind?: string | undefined; apiVersion?: s
 /** Records Events: never waits, never throws. */
 export interface EventRecorder extends AsyncDisposable {
   /** `fieldPath` such as `spec.containers{web}` for an event about one container. */
-  event(target: EventTarget, type: 'Normal' | 'Warning', reason: string, message: string, fieldPath?: string): void;
+  event(
+    target: EventTarget,
+    type: 'Normal' | 'Warning',
+    reason: string,
+    message: string,
+    fieldPath?: string,
+    annotations?: Readonly<Record<string, string>>,
+  ): void;
   /** Resolves when everything recorded until now was sent, refused or dropped. */
   flush(signal: AbortSignal): Promise<void>;
 }
@@ -145,7 +152,7 @@ export function createEventRecorder(options: EventRecorderOptions): EventRecorde
   }
 
   return {
-    event(target, type, reason, message, fieldPath) {
+    event(target, type, reason, message, fieldPath, annotations) {
       if (stop.signal.aborted) return;
       if (queue.length >= maxQueued) {
         dropped++;
@@ -157,7 +164,11 @@ export function createEventRecorder(options: EventRecorderOptions): EventRecorde
       queue.push({
         apiVersion: 'v1',
         kind: 'Event',
-        metadata: { name: newName(involvedObject.name ?? ''), namespace: involvedObject.namespace || 'default' },
+        metadata: {
+          name: newName(involvedObject.name ?? ''),
+          namespace: involvedObject.namespace || 'default',
+          ...(annotations === undefined ? {} : { annotations: { ...annotations } }),
+        },
         involvedObject,
         reason,
         message,

@@ -90,6 +90,7 @@ const status = (...pods: LocalPod[]): LocalStatus => ({
   standalone: true,
   startedAt: Date.UTC(2026, 0, 1),
   manifests: '/manifests',
+  pressure: [],
   problems: [],
   pods,
 });

@@ -9,7 +9,8 @@ import { createResourcePage, resourceMetricsText } from '../../../agent/cli/wiri
 import type { CriClient } from '../../../agent/drivers/cri/client.ts';
 import type { RuntimePod } from '../../../agent/pods/observed.ts';
 import type { PodActivity, PodSpecRow, PodStatusRow } from '../../../agent/pods/worker.ts';
-import { instance, pod, sandbox } from '../pods/build.ts';
+import type { Summary } from '../../../agent/stats/summary.ts';
+import { pod } from '../pods/build.ts';
 
 const signal = new AbortController().signal;
 
@@ -161,32 +162,30 @@ describe('node metrics', () => {
 });
 
 describe('/metrics/resource', () => {
-  const procStat = 'cpu  1000 20 300 4000 50 6 7 8 9 10\ncpu0 1 2 3\n';
-  const meminfo =
-    'MemTotal:    1000 kB\nMemFree:     300 kB\nInactive:    250 kB\nInactive(file):  200 kB\nSwapTotal:  100 kB\nSwapFree:    40 kB\n';
-  const running = (id: string, createdAt: number) => instance('a', { id, createdAt, startedAt: 1_800_000_000_500 });
-  const runtimePod: RuntimePod = {
-    uid: 'u1',
-    name: 'web',
-    namespace: 'default',
-    sandboxes: [sandbox()],
-    containers: [running('new', 2), instance('a', { id: 'old', state: 'exited' })],
+  const cpu = { time: 1_800_000_001_000, usageCoreNanoSeconds: 2_500_000_000 };
+  const memory = { time: 1_800_000_001_000, workingSetBytes: 4096 };
+  const summary: Summary = {
+    node: {
+      nodeName: 'n1',
+      startTime: 0,
+      systemContainers: [],
+      cpu: { time: 1_800_000_001_500, usageCoreNanoSeconds: 13_330_000_000 },
+      memory: { time: 1_800_000_001_500, workingSetBytes: 512_000 },
+      swap: { time: 1_800_000_001_500, swapUsageBytes: 61_440 },
+    },
+    pods: [
+      {
+        podRef: { name: 'web', namespace: 'default', uid: 'u1' },
+        startTime: 1_800_000_000_000,
+        containers: [{ name: 'a', startTime: 1_800_000_000_500, cpu, memory }],
+        cpu,
+        memory,
+      },
+    ],
   };
-  const cpu = { timestamp: 1_800_000_001_000_000_000, usage_core_nano_seconds: { value: 2_500_000_000 } };
-  const memory = { timestamp: 1_800_000_001_000_000_000, working_set_bytes: { value: 4096 } };
 
-  test('node, pods, and of each container the present instance', () => {
-    const text = resourceMetricsText({
-      pods: [runtimePod],
-      containers: [
-        { attributes: { id: 'new' }, cpu, memory },
-        { attributes: { id: 'old' }, cpu, memory },
-      ],
-      sandboxes: [{ attributes: { id: 's0' }, linux: { cpu, memory } }],
-      procStat,
-      meminfo,
-      readAt: 1_800_000_001_500,
-    });
+  test('node, pods and containers', () => {
+    const text = resourceMetricsText(summary);
     assert.deepEqual(Object.fromEntries(parse(text)), {
       'container_cpu_usage_seconds_total{container="a",pod="web",namespace="default"}': 2.5,
       'container_memory_working_set_bytes{container="a",pod="web",namespace="default"}': 4096,
@@ -202,17 +201,9 @@ describe('/metrics/resource', () => {
     assert.match(text, /^pod_cpu_usage_seconds_total\{[^}]*\} 2.5 1800000001000$/m);
   });
 
-  const page = (listPodSandboxStats: () => Promise<{ stats?: [] }>, listContainerStats = async () => ({ stats: [] })) =>
-    createResourcePage({ log: silentLog, wall: () => 0, runtime: new Table<RuntimePod>('r'), listContainerStats, listPodSandboxStats });
-  const failing = (code: string) => async () => Promise.reject(new AgentError(code, 'no'));
-
-  test('a runtime without statistics of sandboxes', async () => {
-    const { body } = await page(failing('Unimplemented'))(new URLSearchParams(), signal);
-    assert.equal(parse(body).get('resource_scrape_error'), 0);
-  });
-
-  test('a runtime that fails', async () => {
-    const { body } = await page(failing('Unavailable'))(new URLSearchParams(), signal);
+  test('statistics that cannot be read', async () => {
+    const page = createResourcePage({ log: silentLog, summary: async () => Promise.reject(new AgentError('Unavailable', 'no')) });
+    const { body } = await page(new URLSearchParams(), signal);
     assert.deepEqual([...parse(body)], [['resource_scrape_error', 1]]);
   });
 });
