@@ -58,11 +58,16 @@ export function podCgroupValues(pod: AgentPod, policy: CgroupPolicy, exclusiveCp
 // Effectively unbounded (pkg/kubelet/cm/qos_container_manager_linux.go): the limit is each pod's own.
 const unboundedHugePages = 1n << 62n;
 
+/** No limit for any page size. */
+export function noHugePageLimits(sizes: readonly string[]): Record<string, bigint> {
+  return Object.fromEntries(sizes.map((size) => [size, unboundedHugePages]));
+}
+
 /** What the cgroups of the QoS classes are told, from the pods that are running or about to. */
 export function qosCgroupValues(pods: Iterable<AgentPod>, policy: CgroupPolicy): { Burstable: CgroupValues; BestEffort: CgroupValues } {
   let burstableMilli = 0;
   for (const pod of pods) if (qosClassOf(pod) === 'Burstable') burstableMilli += milli(podRequests(pod), 'cpu');
-  const limits = Object.fromEntries(policy.hugePageSizes.map((size) => [size, unboundedHugePages]));
+  const limits = noHugePageLimits(policy.hugePageSizes);
   return {
     Burstable: { cpuShares: sharesOfMilli(burstableMilli), hugePageLimits: limits },
     BestEffort: { cpuShares: minShares, hugePageLimits: limits },

@@ -9,7 +9,15 @@ import { type AgentPod, isTerminalPhase } from '../model/pod.ts';
 import { parseQuantity } from '../model/quantity.ts';
 import type { ResourceList } from '../model/resources.ts';
 import { type CgroupDriver, type CgroupName, cgroupPath, cgroupTree, podCgroup, podUidOfDirectory, qosCgroup } from './cgroup-names.ts';
-import { type CgroupPolicy, cgroupValuesOf, podCgroupValues, qosCgroupValues, qosMemoryLimits, withoutReserved } from './pod-values.ts';
+import {
+  type CgroupPolicy,
+  cgroupValuesOf,
+  noHugePageLimits,
+  podCgroupValues,
+  qosCgroupValues,
+  qosMemoryLimits,
+  withoutReserved,
+} from './pod-values.ts';
 
 /** The settings of KubeletConfiguration that decide the cgroup tree. */
 export interface ResourcesConfig {
@@ -134,9 +142,20 @@ export function startResources(options: ResourcesOptions): Resources {
       : capacity;
   }
 
+  /** What kubepods is told besides what is allocatable. */
+  async function wholeValues(): Promise<CgroupValues> {
+    return { ...(await everyCpu()), hugePageLimits: noHugePageLimits(cgroups.hugePageSizes) };
+  }
+
+  /** systemd takes the cpuset controller away from slices that it knows of no CPUs for; so it is told of all (pkg/kubelet/cm getCgroupConfig). */
+  async function everyCpu(): Promise<CgroupValues> {
+    return cgroups.version === 1 ? {} : { cpuset: await cgroups.read('/', 'cpuset', 'cpuset.cpus.effective') };
+  }
+
   async function enforceNodeAllocatable(signal: AbortSignal): Promise<void> {
     try {
-      await setOnce(pathOf(tree.kubepods), cgroupValuesOf(allocatableResources(), cgroups.hugePageSizes), signal);
+      const values = { ...cgroupValuesOf(allocatableResources(), cgroups.hugePageSizes), ...(await wholeValues()) };
+      await setOnce(pathOf(tree.kubepods), values, signal);
     } catch (error) {
       // Pods that were there before may use more than the new limit; evictions bring it down, and the loop tries again.
       const message = `Failed to update Node Allocatable Limits ${JSON.stringify(tree.kubepods)}: ${messageOf(error)}`;
@@ -170,7 +189,8 @@ export function startResources(options: ResourcesOptions): Resources {
       try {
         if (!(await cgroups.exists(cgroup)))
           throw new AgentError('NotFound', `cgroup ${cgroup} does not exist; create it before the agent starts`);
-        await cgroups.set(cgroup, cgroupValuesOf(reserved, cgroups.hugePageSizes, compressible), signal);
+        const values = { ...cgroupValuesOf(reserved, cgroups.hugePageSizes, compressible), ...(await everyCpu()) };
+        await cgroups.set(cgroup, values, signal);
       } catch (error) {
         const message = `Failed to enforce ${label} Cgroup Limits on ${JSON.stringify(cgroup)}: ${messageOf(error)}`;
         options.event('Warning', 'FailedNodeAllocatableEnforcement', message);
@@ -200,7 +220,7 @@ export function startResources(options: ResourcesOptions): Resources {
       if (root !== '/' && !(await cgroups.exists(root))) {
         throw new AgentError('InvalidConfig', `invalid configuration: cgroup-root ${config.cgroupRoot} doesn't exist`);
       }
-      const shares = cgroupValuesOf(allocatableResources(), cgroups.hugePageSizes, true);
+      const shares = { ...cgroupValuesOf(allocatableResources(), cgroups.hugePageSizes, true), ...(await everyCpu()) };
       await cgroups.create(pathOf(tree.kubepods), shares, signal);
       const none = qosCgroupValues([], policy);
       for (const qos of ['Burstable', 'BestEffort'] as const) {

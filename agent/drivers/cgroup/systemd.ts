@@ -26,8 +26,22 @@ export function unitProperties(values: CgroupValues, version: 1 | 2): Property[]
   }
   if (cpuPeriodUs !== 0) properties.push(['CPUQuotaPeriodUSec', 't', `${cpuPeriodUs}`]);
   if (cpuPeriodUs !== 0 || cpuQuotaUs !== 0) properties.push(['CPUQuotaPerSecUSec', 't', quotaPerSecond(cpuQuotaUs, cpuPeriodUs)]);
+  if (version === 2 && values.cpuset !== undefined && values.cpuset !== '') {
+    const mask = cpuMask(values.cpuset);
+    properties.push(['AllowedCPUs', 'ay', `${mask.length}`, ...mask.map(String)]);
+  }
   if (pidsLimit !== undefined) properties.push(['TasksMax', 't', pidsLimit > 0 ? `${pidsLimit}` : infinity]);
   return properties;
+}
+
+/** `0-1,9` → a bit for each CPU, the lowest in the first byte. */
+export function cpuMask(cpus: string): number[] {
+  const mask: number[] = [];
+  for (const range of cpus.split(',')) {
+    const [first = 0, last = first] = range.split('-').map(Number);
+    for (let cpu = first; cpu <= last; cpu++) mask[cpu >> 3] = (mask[cpu >> 3] ?? 0) | (1 << (cpu & 7));
+  }
+  return Array.from(mask, (byte) => byte ?? 0);
 }
 
 /** Microseconds of CPU a second. systemd keeps whole percents: a fraction is rounded up, so that nobody gets less than asked. */

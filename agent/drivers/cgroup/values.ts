@@ -50,8 +50,10 @@ function writesV1(values: CgroupValues): CgroupWrite[] {
   if (memoryLimitBytes !== undefined && memoryLimitBytes !== 0) add('memory', 'memory.limit_in_bytes', `${memoryLimitBytes}`);
   if (pidsLimit !== undefined) add('pids', 'pids.max', pidsLimit > 0 ? `${pidsLimit}` : 'max');
   if (values.cpuset !== undefined && values.cpuset !== '') add('cpuset', 'cpuset.cpus', values.cpuset);
-  for (const [size, limit] of Object.entries(values.hugePageLimits ?? {}))
+  for (const [size, limit] of Object.entries(values.hugePageLimits ?? {})) {
     add('hugetlb', `hugetlb.${size}.limit_in_bytes`, `${limit}`, true);
+    add('hugetlb', `hugetlb.${size}.rsvd.limit_in_bytes`, `${limit}`, true);
+  }
   return writes;
 }
 
@@ -66,7 +68,11 @@ function writesV2(values: CgroupValues): CgroupWrite[] {
     add('memory', 'memory.max', memoryLimitBytes < 0 ? 'max' : `${memoryLimitBytes}`);
   if (pidsLimit !== undefined) add('pids', 'pids.max', pidsLimit > 0 ? `${pidsLimit}` : 'max');
   if (values.cpuset !== undefined && values.cpuset !== '') add('cpuset', 'cpuset.cpus', values.cpuset);
-  for (const [size, limit] of Object.entries(values.hugePageLimits ?? {})) add('hugetlb', `hugetlb.${size}.max`, `${limit}`, true);
+  for (const [size, limit] of Object.entries(values.hugePageLimits ?? {})) {
+    add('hugetlb', `hugetlb.${size}.max`, `${limit}`, true);
+    // Kernels before 5.7 do not count what is only reserved.
+    add('hugetlb', `hugetlb.${size}.rsvd.max`, `${limit}`, true);
+  }
   for (const [file, value] of Object.entries(values.unified ?? {})) add(file.split('.')[0] ?? '', file, value);
   return writes;
 }

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { AgentError } from '../../../agent/base/errors.ts';
 import type { Cgroups } from '../../../agent/drivers/cgroup/cgroups.ts';
-import { systemdCgroups, unitProperties } from '../../../agent/drivers/cgroup/systemd.ts';
+import { cpuMask, systemdCgroups, unitProperties } from '../../../agent/drivers/cgroup/systemd.ts';
 
 const infinity = '18446744073709551615';
 
@@ -25,6 +25,13 @@ describe('unit properties', () => {
       `CPUQuotaPerSecUSec t ${infinity}`,
       `TasksMax t ${infinity}`,
     ]));
+  test('CPUs', () => {
+    assert.deepEqual(text(unitProperties({ cpuset: '0-1' }, 2)), ['AllowedCPUs ay 1 3']);
+    assert.deepEqual(unitProperties({ cpuset: '0-1' }, 1), []);
+    assert.deepEqual(unitProperties({ cpuset: '' }, 2), []);
+    assert.deepEqual(cpuMask('0-8,17'), [255, 1, 2]);
+    assert.deepEqual(cpuMask('9'), [0, 2]);
+  });
   test('nothing said', () => assert.deepEqual(unitProperties({}, 2), []));
 });
 

@@ -172,6 +172,7 @@ describe('what is written', () => {
       'memory.limit_in_bytes=1048576',
       'pids.max=max',
       'hugetlb.2MB.limit_in_bytes=0',
+      'hugetlb.2MB.rsvd.limit_in_bytes=0',
     ]));
   test('v2', () =>
     assert.deepEqual(text(2, values), [
@@ -180,6 +181,7 @@ describe('what is written', () => {
       'memory.max=1048576',
       'pids.max=max',
       'hugetlb.2MB.max=0',
+      'hugetlb.2MB.rsvd.max=0',
     ]));
   test('v2, no quota', () => assert.deepEqual(text(2, { cpuQuotaUs: -1, cpuPeriodUs: 50_000 }), ['cpu.max=max 50000']));
   test('v1, none set', () =>
