@@ -65,7 +65,7 @@ export async function exec(args: readonly string[], signal: AbortSignal): Promis
   const query = new URLSearchParams(wanted.command.map((part) => ['command', part]));
   if (wanted.stdin) query.set('stdin', '1');
   if (tty) query.set('tty', '1');
-  if (socketToAsk() === localCluster.nodeSocket && process.env.KEELSON_SOCKET === undefined) return await execInCluster(args, signal);
+  if (socketToAsk() === localCluster.nodeSocket && process.env.KEELSON_IN_NODE === undefined) return await execInCluster(args, signal);
   const { url } = await agent.exec(pod, container, query, signal);
   return await runStream(url, { stdin: wanted.stdin, tty }, signal);
 }
@@ -75,7 +75,7 @@ async function execInCluster(args: readonly string[], signal: AbortSignal): Prom
   const self = [process.execPath, ...process.execArgv, process.argv[1] ?? ''];
   const child = spawn('nsenter', [`--net=${localCluster.nodeNetwork}`, '--', ...self, 'exec', ...args], {
     stdio: 'inherit',
-    env: { ...process.env, PATH: toolPath, KEELSON_SOCKET: localCluster.nodeSocket },
+    env: { ...process.env, PATH: toolPath, KEELSON_SOCKET: localCluster.nodeSocket, KEELSON_IN_NODE: '1' },
   });
   const onAbort = (): void => void child.kill('SIGTERM');
   signal.addEventListener('abort', onAbort, { once: true });

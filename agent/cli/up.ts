@@ -14,7 +14,7 @@ import { formatTook, isReady, isSettled, isStuck, shortName } from './local/desc
 import { importExampleImages } from './local/example-images.ts';
 import { ensureBridge, writeCniConfig } from './local/network.ts';
 import { findPrograms, installPackages, missingPackages } from './local/packages.ts';
-import { localCluster, localSocket, standalone } from './local/paths.ts';
+import { localCluster, localSocket, socketToAsk, standalone } from './local/paths.ts';
 import { isAlive, startDaemon, stopProcess, type Tracked, tailOf } from './local/process.ts';
 import { createProgress, type Progress } from './local/progress.ts';
 import { readState, requireRoot, type StandaloneState, takeLock, writeState } from './local/state.ts';
@@ -354,7 +354,9 @@ function clusterCommands(status: LocalStatus): string[] {
   const lines = ['Try next:', '  ./keelson kubectl get nodes,pods -A -o wide'];
   if (web !== undefined) {
     const { name } = web.pod.metadata;
-    lines.push(`  ./keelson kubectl exec -it ${name} -- sh`, `  ./keelson why ${name}`);
+    // Beside a standalone node, which commands are about otherwise.
+    const which = socketToAsk() === localCluster.nodeSocket ? '' : `KEELSON_SOCKET=${localCluster.nodeSocket} `;
+    lines.push(`  ./keelson kubectl exec -it ${name} -- sh`, `  ${which}./keelson why ${name}`);
     const port = portOf(web);
     if (port !== undefined)
       lines.push(
