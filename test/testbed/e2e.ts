@@ -23,7 +23,7 @@ import {
 } from './e2e-report.ts';
 import { run, say } from './images-debian.ts';
 import { labState, startLab } from './lab.ts';
-import { commonBinds, ensureMachineTools, sshEnvironment } from './machine.ts';
+import { ensureMachineTools, sshEnvironment, suiteBinds } from './machine.ts';
 import { type AgentKind, bootId, componentCgroup, enter, type LabRecord, labPaths } from './record.ts';
 import type { RuntimeKind } from './runtimes.ts';
 
@@ -95,8 +95,7 @@ const suitableLab = async (options: E2eOptions, suite: Suite | undefined): Promi
 const clusterSuite = async (lab: LabRecord, reports: string): Promise<Harness> => {
   const paths = labPaths(lab.name);
   const tools = await ensureMachineTools();
-  // It sees the nodes' users, whose IDs it asks for here rather than there.
-  const mounts = commonBinds(lab).flatMap(({ from, to }) => [from, to]);
+  const mounts = suiteBinds(lab).flatMap(({ from, to }) => [from, to]);
   const script = 'while [ "$1" != -- ]; do mount --bind "$1" "$2" || exit 1; shift 2; done; shift; exec "$@"';
   return {
     prefix: [...enter(lab, { network: 'out' }), 'unshare', '--mount', 'sh', '-c', script, 'sh', ...mounts, '--'],

@@ -6,6 +6,7 @@ import { chmod, mkdir, readdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { ensureBinary } from './binaries.ts';
 import { cacheRoot, ensureTools, makeOnce, openSuite, say } from './images-debian.ts';
+import { nodeAddress } from './network.ts';
 import { type LabRecord, labPaths, type NodeRecord, startComponent } from './record.ts';
 
 const programs = { getsubids: 'usr/bin/getsubids', 'systemd-journal-remote': 'lib/systemd/systemd-journal-remote' };
@@ -41,8 +42,8 @@ const commonFiles = (): Record<string, string> => ({
   subgid: podIds,
 });
 
-/** Writes them; resolves to what is to be mounted over what. They are the suite's too, which looks at them where it runs. */
-export const commonBinds = (lab: LabRecord): { from: string; to: string }[] => {
+/** Writes them, and tells what is to be mounted over what. */
+const commonBinds = (lab: LabRecord): { from: string; to: string }[] => {
   const folder = join(labPaths(lab.name).home, 'etc');
   mkdirSync(folder, { recursive: true });
   return Object.entries(commonFiles()).map(([name, text]) => {
@@ -50,6 +51,15 @@ export const commonBinds = (lab: LabRecord): { from: string; to: string }[] => {
     if (!existsSync(from)) writeFileSync(from, text, { mode: 0o644 });
     return { from, to: `/etc/${name}` };
   });
+};
+
+/** What the suite has mounted where it runs: the nodes' users, whose IDs it asks for there, and the nodes' addresses, since it logs in to them by name. */
+export const suiteBinds = (lab: LabRecord): { from: string; to: string }[] => {
+  const binds = commonBinds(lab);
+  const hosts = join(labPaths(lab.name).home, 'etc', 'hosts');
+  const lines = lab.nodes.map(({ name, index }) => `${nodeAddress(index).v4} ${name}`);
+  writeFileSync(hosts, `${readFileSync('/etc/hosts', 'utf8').trimEnd()}\n${lines.join('\n')}\n`);
+  return [...binds, { from: hosts, to: '/etc/hosts' }];
 };
 
 /** Folders and files of a node that are mounted over the machine's: its /etc/machine-id and its journal besides what all nodes have. */
