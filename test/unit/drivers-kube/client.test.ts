@@ -143,6 +143,23 @@ describe('calls', () => {
     assert.equal(told, 1);
   });
 
+  // With the signal handed on to undici this never ends: the process spins in nghttp2 (see exchange in client.ts).
+  test('requests with a body that are aborted at any moment leave the connection in order', async () => {
+    await using api = await startFakeKubeApi();
+    await using client = clientOf(api);
+    await client.create<FakeObject>(pods, { metadata: { name: 'a' } }, signal);
+    await Promise.all(
+      Array.from({ length: 60 }, async (_, i) => {
+        const controller = new AbortController();
+        const patch = client.patch(`${pods}/a`, { metadata: { labels: { i: `${i}` } } }, 'application/merge-patch+json', controller.signal);
+        if (i % 3 === 0) setImmediate(() => controller.abort(new Error('enough')));
+        else if (i % 3 === 1) setTimeout(() => controller.abort(new Error('enough')), i % 7);
+        await patch.catch((error: Error) => assert.equal(error.message, 'enough'));
+      }),
+    );
+    assert.equal((await client.get<FakeObject>(`${pods}/a`, signal)).metadata.name, 'a');
+  });
+
   test('a server with a certificate that nobody vouches for', async () => {
     await using api = await startFakeKubeApi();
     await using other = await startFakeKubeApi();
