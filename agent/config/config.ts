@@ -39,6 +39,8 @@ export interface Config {
   readonly nodeLabels: Readonly<Record<string, string>>;
   readonly rootDir: string;
   readonly certDir: string;
+  /** The cgroup whose use is told as the container runtime's (--runtime-cgroups). */
+  readonly runtimeCgroups?: string | undefined;
   readonly imageCredentialProviderConfig?: string | undefined;
   readonly imageCredentialProviderBinDir?: string | undefined;
   /** True leaves the hard eviction thresholds out of allocatable. */
@@ -108,6 +110,7 @@ export async function loadConfig(argv: readonly string[], files: ConfigFiles): P
     nodeLabels,
     rootDir: path.resolve(text('root-dir') ?? '/var/lib/kubelet'),
     certDir: path.resolve(text('cert-dir') ?? '/var/lib/kubelet/pki'),
+    runtimeCgroups: text('runtime-cgroups'),
     imageCredentialProviderConfig: text('image-credential-provider-config'),
     imageCredentialProviderBinDir: text('image-credential-provider-bin-dir'),
     allocatableIgnoresEviction: flags.others.get('experimental-allocatable-ignore-eviction') === true,

@@ -188,7 +188,7 @@ const otherFlags: readonly Flag[] = [
   own('no-proxy', 'bool', "leave Services to a kube-proxy beside this agent (keelson's own flag)"),
   own('version', 'string', 'print the version and exit'),
   own('help', 'bool', 'print this help and exit'),
-  unsupported('runtime-cgroups', 'string', "the runtime's own service sets its cgroup"),
+  own('runtime-cgroups', 'string', 'the cgroup that the container runtime is in: what it uses is told in /stats/summary'),
   unsupported('lock-file', 'string', 'running two agents in turns on one node is not supported yet'),
   unsupported('exit-on-lock-contention', 'bool', 'running two agents in turns on one node is not supported yet'),
   unsupported('minimum-container-ttl-duration', 'duration', 'dead containers are removed by count and pressure; deprecated upstream'),

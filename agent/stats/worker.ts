@@ -40,6 +40,8 @@ export interface StatsOptions {
   readonly cgroups: CgroupReader;
   /** The cgroup that all pods are in; undefined where they have none of their own. */
   readonly podsCgroup: string | undefined;
+  /** Cgroups of the agent and of the runtime, as far as they have one of their own. */
+  readonly systemCgroups: { readonly kubelet?: string | undefined; readonly runtime?: string | undefined };
   readonly podCgroup: (pod: AgentPod) => string | undefined;
   /** By UID: the pods that may run here. */
   readonly admitted: ReadonlyTable<{ readonly pod: AgentPod }>;
@@ -110,12 +112,14 @@ export function createStats(options: StatsOptions): Stats {
   const { clock, cgroups, runtime } = options;
   const files = cgroupFiles[cgroups.version];
   const rates = createRates();
-  const startedAt = clock.wall();
   const usage = new Map<string, DiskUsage & { readonly at: number }>();
   let imageFsInfo: { answer: ImageFsInfoResponse; atMono: number } | undefined;
   // The first reading, so that the next one has a rate.
   nodeCpu(readCgroup('/', files.all));
-  if (options.podsCgroup !== undefined) withRate(options.podsCgroup, readCgroup(options.podsCgroup, files.all));
+  const parts = Object.entries({ ...options.systemCgroups, pods: options.podsCgroup }).flatMap(([name, cgroup]) =>
+    cgroup === undefined ? [] : [{ name, cgroup }],
+  );
+  for (const { cgroup } of parts) withRate(cgroup, readCgroup(cgroup, files.all));
 
   function readCgroup(cgroup: string, which: (typeof files)['all']): CgroupReading {
     return parseCgroup(cgroups.version, cgroups.read(cgroup, which), clock.wall());
@@ -370,10 +374,12 @@ export function createStats(options: StatsOptions): Stats {
   }
 
   function systemContainers(whole: boolean): ContainerStats[] {
-    const { podsCgroup } = options;
-    if (podsCgroup === undefined) return [];
-    const { cpu, memory, io, swap } = withRate(podsCgroup, readCgroup(podsCgroup, files.all));
-    return [{ name: 'pods', startTime: cgroups.createdAt(podsCgroup) ?? startedAt, cpu, memory, ...(whole ? { io } : {}), swap }];
+    return parts.flatMap(({ name, cgroup }) => {
+      const startTime = cgroups.createdAt(cgroup);
+      if (startTime === undefined) return [];
+      const { cpu, memory, io, swap } = withRate(cgroup, readCgroup(cgroup, files.all));
+      return [{ name, startTime, cpu, memory, ...(whole ? { io } : {}), swap }];
+    });
   }
 
   return {

@@ -1,9 +1,11 @@
 import { readFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '../../base/clock.ts';
 import type { Log } from '../../base/log.ts';
 import type { ReadonlyTable } from '../../base/table.ts';
 import type { Config } from '../../config/config.ts';
+import { ownCgroup } from '../../drivers/cgroup/layout.ts';
 import { openCgroupReader } from '../../drivers/cgroup/readings.ts';
 import type { CriClient } from '../../drivers/cri/client.ts';
 import type { MachineFacts } from '../../drivers/proc/machine.ts';
@@ -43,6 +45,7 @@ export async function openNodeStats(options: NodeStatsOptions): Promise<Stats> {
     maxPids: machine.maxPids,
     cgroups: await openCgroupReader(),
     podsCgroup: tree && cgroupPath(tree.kubepods, tree.driver),
+    systemCgroups: { kubelet: kc.kubeletCgroups || ownCgroup(await readFile('/proc/self/cgroup', 'utf8')), runtime: config.runtimeCgroups },
     podCgroup: (pod) => tree && podCgroupParent(tree, pod),
     admitted: options.admitted,
     runtime: options.runtime,

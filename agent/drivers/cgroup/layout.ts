@@ -41,3 +41,16 @@ export function cgroupLayout(mounts: readonly MountEntry[], root: string): Cgrou
   }
   return mountPoints.size === 0 ? undefined : { version: 1, mountPoints };
 }
+
+/** The cgroup that /proc/PID/cgroup tells; undefined for the root, and on v1 when CPU and memory are counted in different ones. */
+export function ownCgroup(text: string): string | undefined {
+  const of = (controller: string): string | undefined =>
+    text
+      .split('\n')
+      .map((line) => line.split(':'))
+      .find(([, controllers = '']) => controllers.split(',').includes(controller))?.[2];
+  // The hybrid layout has "0::" besides.
+  const cpu = of('cpu');
+  const found = cpu === undefined ? of('') : cpu === of('memory') ? cpu : undefined;
+  return found === '/' ? undefined : found;
+}
