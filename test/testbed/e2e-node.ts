@@ -5,12 +5,13 @@ import { join, resolve } from 'node:path';
 import { stringify } from 'yaml';
 import { kubeletCommand } from './agents.ts';
 import { ensureBinary } from './binaries.ts';
-import { ensureImages, importImages } from './images.ts';
+import { ensureImages, importImages, storedImages } from './images.ts';
 import { ensureTools } from './images-debian.ts';
-import { prepareLab, replaceLab, startImageRegistry } from './lab.ts';
+import { prepareLab, replaceLab, runIn, startImageRegistry } from './lab.ts';
 import { nodeAddress } from './network.ts';
 import { clusterKubeletConfig, startHolder, startRuntime, writeCniConfig, writeResolvConf } from './node.ts';
 import { type AgentKind, bootId, componentCgroup, enter, type LabRecord, labPaths, type NodeRecord, writeRecord } from './record.ts';
+import { splitName } from './registry.ts';
 import { ensureRuntime, type RuntimeKind } from './runtimes.ts';
 
 /** Starts a node without a cluster, after ending the lab of this name: containerd, network, images, a registry to pull from. */
@@ -45,11 +46,12 @@ export const startLoneNode = (options: {
       complete: false,
     };
     await prepareLab(lab);
+    mkdirSync(join(labPaths(lab.name).node(node.id).run, 'systemd', 'system'), { recursive: true });
     await startHolder(lab, node);
     writeResolvConf(lab, node);
     writeCniConfig(lab, node);
     await Promise.all([
-      startImageRegistry(lab),
+      startImageRegistry(lab).then((registry) => fetchLayer(lab, node, registry.url)),
       startRuntime(lab, node, runtime).then(() =>
         importImages({ ctr: runtime.ctr, socket: labPaths(lab.name).node(node.id).socket, tars }),
       ),
@@ -59,6 +61,15 @@ export const startLoneNode = (options: {
     step(`node ${node.name} is up, without a cluster: ${kind} ${runtime.version}`);
     return lab;
   });
+
+/** Reads a layer from the registry: a spec wants a node whose network device has seen the pull of an image, and here images are imported. */
+const fetchLayer = async (lab: LabRecord, node: NodeRecord, registry: string): Promise<void> => {
+  const [image] = (await storedImages('small')).filter(({ name }) => name.includes('/busybox:'));
+  const layer = image?.layers[0];
+  if (image === undefined || layer === undefined) throw new Error('no image is called busybox');
+  const url = `${registry}/v2/${splitName(image.name).repository}/blobs/${layer.digest}`;
+  await runIn(lab, node.id, ['curl', '--silent', '--show-error', '--fail', '--output', '/dev/null', url]);
+};
 
 /** What the suite's base configuration says (test/e2e_node/jenkins/default-kubelet-config.yaml), and what the lab's nodes need. */
 const kubeletConfig = (): Record<string, unknown> => {
@@ -98,13 +109,19 @@ export const nodeSuite = async (lab: LabRecord, reports: string): Promise<Harnes
   symlinkSync(await ensureBinary('e2e_node.test'), binary);
   writeFileSync(join(home, 'kubelet.yaml'), stringify(kubeletConfig()));
   const address = nodeAddress(node.index);
+  const containerd = componentCgroup(lab, { node: node.id }, `${node.id}/containerd`);
+  const kubeletFlags = [
+    `--node-ip=${address.v4},${address.v6}`,
+    // As the node sees it.
+    `--runtime-cgroups=${containerd.slice(labPaths(lab.name).node(node.id).cgroup.length)}`,
+  ];
   return {
     prefix: [...enter(lab, { node: node.id }), 'sh', '-c', 'cd "$1" && shift && exec "$@"', 'sh', work],
     binary,
     args: [
       `--k8s-bin-dir=${bin}`,
       `--kubelet-config-file=${join(home, 'kubelet.yaml')}`,
-      `--kubelet-flags=--node-ip=${address.v4},${address.v6}`,
+      `--kubelet-flags=${kubeletFlags.join(' ')}`,
       `--node-name=${node.name}`,
       '--dns-domain=cluster.local',
       '--container-runtime-endpoint=unix:///run/containerd/containerd.sock',

@@ -28,6 +28,8 @@ const binds = (lab: LabRecord, node: NodeRecord): { from: string; to: string }[]
     { from: join(run, 'containerd'), to: '/run/containerd' },
     { from: join(run, 'cdi'), to: '/run/cdi' },
     ...machineBinds(lab, node),
+    // By its folder "system" programs know a machine that systemd runs.
+    ...(node.ownCgroups === true ? [{ from: join(run, 'systemd'), to: '/run/systemd' }] : []),
   ];
 };
 
