@@ -38,8 +38,9 @@ export interface ImageCollector extends AsyncDisposable {
   removeUnused(signal: AbortSignal): Promise<void>;
 }
 
-// kubelet's ImageGCPeriod.
+// kubelet's ImageGCPeriod; and the wait for those who know which images are in use.
 const periodMs = 300_000;
+const notReadyMs = 1000;
 
 /** Looks after the room that images take, every five minutes. */
 export function startImageCollector(options: CollectOptions): ImageCollector {
@@ -100,48 +101,50 @@ export function startImageCollector(options: CollectOptions): ImageCollector {
     return freed;
   }
 
-  async function collect(signal: AbortSignal): Promise<void> {
+  /** False while nothing can be said. */
+  async function collect(signal: AbortSignal): Promise<boolean> {
     const policy = options.policy();
-    if (!(await look(signal))) return;
+    if (!(await look(signal))) return false;
+    // 100 % and no greatest age switch it off; images are looked at all the same, so that it is known how old they are.
+    if (policy.highPercent >= 100 && policy.maxAgeMs <= 0) return true;
     const now = clock.mono();
     const old = tooOld(records, policy, startedAt, now);
     if (old.length > 0) await remove(old, Number.MAX_SAFE_INTEGER, 'age', signal);
     const disk = await options.disk(signal);
-    if (disk === undefined) return;
+    if (disk === undefined) return true;
     if (disk.capacityBytes === 0) {
       options.event('Warning', 'InvalidDiskCapacity', 'invalid capacity 0 on image filesystem');
       throw new AgentError('ImageGCFailed', 'invalid capacity 0 on image filesystem');
     }
     const need = bytesToFree(disk, policy);
-    if (need === undefined) return;
+    if (need === undefined) return true;
     log.info({ usedPercent: need.percent, bytesToFree: need.bytes }, 'the file system of images is full: unused images go');
     const freed = await remove(forSpace(records, policy, now), need.bytes, 'space', signal);
-    if (freed >= need.bytes) return;
+    if (freed >= need.bytes) return true;
     const message = insufficientText(need.percent, disk.capacityBytes, freed);
     options.event('Warning', 'FreeDiskSpaceFailed', message);
     throw new AgentError('ImageGCFailed', message);
   }
 
-  async function round(): Promise<void> {
+  async function round(): Promise<boolean> {
     try {
-      await serially(() => collect(options.signal));
+      const done = await serially(() => collect(options.signal));
       failed = false;
+      return done;
     } catch (error) {
-      if (options.signal.aborted) return;
+      if (options.signal.aborted) return true;
       log.warn({ err: messageOf(error) }, 'unused images could not be removed as they should');
       // As kubelet: the first failure may be the start's, before all is there.
       if (failed) options.event('Warning', 'ImageGCFailed', messageOf(error));
       failed = true;
+      return true;
     }
   }
 
   async function run(): Promise<void> {
     while (!options.signal.aborted) {
-      const { highPercent, maxAgeMs } = options.policy();
-      // 100 % and no greatest age switch it off; images are looked at all the same, so that it is known how old they are.
-      if (highPercent < 100 || maxAgeMs > 0) await round();
-      else await serially(() => look(options.signal)).catch(() => undefined);
-      await clock.sleep(periodMs, options.signal).catch(() => undefined);
+      const done = await round();
+      await clock.sleep(done ? periodMs : notReadyMs, options.signal).catch(() => undefined);
     }
   }
   const running = run();
