@@ -113,10 +113,7 @@ describe('a node that runs short', () => {
     assert.ok((modest.process_stats?.process_count ?? 0) >= 2);
     assert.equal(whole.node.nodeName, nodeName());
     assert.ok((whole.node.fs?.capacityBytes ?? 0) > 0 && (whole.node.runtime?.imageFs?.usedBytes ?? 0) > 0);
-    assert.deepEqual(
-      whole.node.systemContainers.map((one) => one.name),
-      ['pods'],
-    );
+    assert.ok(whole.node.systemContainers.some((one) => one.name === 'pods' && (one.memory?.workingSetBytes ?? 0) > 0));
     const little = await summary('?only_cpu_and_memory=true');
     assert.equal(little.node.fs, undefined);
     assert.deepEqual(
@@ -126,7 +123,7 @@ describe('a node that runs short', () => {
     await remove('bounded', 'limited', 'modest');
   });
 
-  test('memory: the pod furthest above its request ends, the node says so and takes no best-effort pod until it is over', async () => {
+  test('memory: the pod furthest above its request ends, and the node says so until it is over', async () => {
     // Pods have 400 MiB together, of which 100 are to stay free: the machine's own memory, which others use too, decides nothing.
     const capacity = parseQuantity((await theNode()).status?.capacity?.memory ?? '0');
     await configure({
