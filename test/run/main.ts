@@ -8,6 +8,7 @@ import { parseArgs } from 'node:util';
 import { cgroupProcs, makeCgroup, processesIn, removeCgroup } from '../testbed/cgroups.ts';
 import { stopLab } from '../testbed/lab.ts';
 import { labNames } from '../testbed/record.ts';
+import { stopVm, vmNames } from '../testbed/vm.ts';
 import { addSums, nothing, type Outcome, parseSum, readLines, type Sum, sumOf, sumText } from './outcomes.ts';
 
 const repository = resolve(import.meta.dirname, '../..');
@@ -32,6 +33,8 @@ interface Stage {
   readonly prepared: boolean;
   /** A hang fails the stage, and what comes after still gets its turn. */
   readonly limitMs: number;
+  /** Only when it is asked for by name. */
+  readonly onRequest?: true;
   readonly steps: readonly Step[];
 }
 
@@ -77,6 +80,15 @@ const stages: readonly Stage[] = [
     prepared: true,
     limitMs: 30 * minute,
     steps: [{ suite: 'smoke' }, { suite: 'node-basic' }],
+  },
+  {
+    name: 'vm',
+    says: 'cgroup v2, systemd and swap in an emulated machine, beside upstream (only when asked for)',
+    prepared: true,
+    limitMs: 75 * minute,
+    // An emulated CPU is more than ten times slower than a real one.
+    onRequest: true,
+    steps: [{ tests: 'test/vm/*.test.ts', fileLimitMs: 40 * minute }],
   },
 ];
 
@@ -265,6 +277,12 @@ async function sweep(): Promise<string[]> {
     await stopLab(name);
     strays.push(`lab ${name}`);
   }
+  for (const name of vmNames()) {
+    const pid = /^[a-z]+-(\d+)$/.exec(name)?.[1];
+    if (pid === undefined || existsSync(`/proc/${pid}`)) continue;
+    await stopVm(name);
+    strays.push(`virtual machine ${name}`);
+  }
   return strays;
 }
 
@@ -318,7 +336,7 @@ async function main(): Promise<number> {
   const unknown = wanted?.find((name) => !stages.some((stage) => stage.name === name));
   if (unknown !== undefined) throw new Error(`no stage is called "${unknown}": ${stages.map(({ name }) => name).join(', ')}`);
   const chosen = stages
-    .filter(({ name }) => wanted?.includes(name) ?? true)
+    .filter(({ name, onRequest }) => wanted?.includes(name) ?? onRequest !== true)
     .map((stage) => (values.suite === undefined || stage.name !== 'e2e' ? stage : { ...stage, steps: [{ suite: values.suite }] }));
   if (!isRoot && chosen.some(({ name }) => name !== 'check' && name !== 'unit'))
     throw new Error(

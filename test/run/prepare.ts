@@ -6,6 +6,7 @@ import { ensureImages } from '../testbed/images.ts';
 import { ensureTools, say } from '../testbed/images-debian.ts';
 import { ensureRegistry } from '../testbed/registry.ts';
 import { ensureRuntime } from '../testbed/runtimes.ts';
+import { ensureVmParts } from '../testbed/vm.ts';
 
 const kernelTools = {
   ip: 'iproute2',
@@ -44,6 +45,7 @@ const stages: Record<string, () => Promise<unknown>> = {
     await lab();
     await ensureBinaries(['e2e.test', 'ginkgo']);
   },
+  vm: ensureVmParts,
 };
 
 const [stage = ''] = process.argv.slice(2);

@@ -127,7 +127,7 @@ const systemAptSource = async (): Promise<AptSource> => {
   return source ?? { base: 'http://deb.debian.org/debian', signedBy: defaultKeyring };
 };
 
-export type Suite = 'bookworm' | 'sid';
+export type Suite = 'bookworm' | 'trixie' | 'sid';
 
 /** Packages of one Debian suite, read through a source and package list of our own: the machine's apt configuration stays as it is. */
 export type DebianSuite = {

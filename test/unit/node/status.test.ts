@@ -71,6 +71,10 @@ test('a first status is whole', () => {
   assert.deepEqual(status.declaredFeatures, ['A', 'B']);
 });
 
+test('swap is told where there is some', () => {
+  assert.deepEqual(planNodeStatus({ ...good, machine: { ...machine, swapBytes: 1 << 30 } }).status.nodeInfo?.swap, { capacity: 1 << 30 });
+});
+
 interface Case {
   readonly name: string;
   readonly input: Partial<StatusInput>;

@@ -14,6 +14,7 @@ import {
 import {
   type ContainerPolicy,
   containerResources,
+  maySwap,
   overheadResources,
   sandboxResources,
 } from '../../../agent/resources/container-resources.ts';
@@ -241,6 +242,29 @@ describe('containers', () => {
     });
     assert.equal(containerResources(guaranteed, first(guaranteed), limited).unified?.['memory.swap.max'], '0');
   });
+  const mayOrNot: [string, AgentPod, boolean][] = [
+    ['a Burstable container that asks for less than it may have', burstable, true],
+    ['one that asks without a limit', pod([container({ requests: { memory: '100Mi' } })]), true],
+    ['a limit alone is no request', pod([container({ requests: { memory: '0' }, limits: { memory: '100Mi' } })]), true],
+    [
+      'one that asks for all that it may have',
+      pod([container({ requests: { cpu: '1m', memory: '1Gi' }, limits: { memory: '1024Mi' } })]),
+      false,
+    ],
+    ['one that asks for no memory', pod([container({ requests: { cpu: '100m' } })]), false],
+    ['a Guaranteed pod', guaranteed, false],
+    ['a best-effort pod', bestEffort, false],
+    ['a static pod', { ...burstable, metadata: { ...burstable.metadata, annotations: { 'kubernetes.io/config.source': 'file' } } }, false],
+    ['a pod that the system needs', pod(burstable.spec.containers, { priority: 2_000_001_000 }), false],
+  ];
+  for (const [name, p, may] of mayOrNot)
+    test(`may swap: ${name}`, () => {
+      const limited = { ...policy, swapController: true, cgroupVersion: 2 as const, swapBehavior: 'LimitedSwap' };
+      assert.equal(maySwap(p, first(p), limited), may);
+      assert.equal(maySwap(p, first(p), { ...limited, swapBehavior: 'NoSwap' }), false);
+      assert.equal(maySwap(p, first(p), { ...limited, swapController: false }), false);
+      assert.equal(maySwap(p, first(p), { ...limited, cgroupVersion: 1 }), false);
+    });
   test('sandbox and overhead', () => {
     const p = { ...burstable, spec: { ...burstable.spec, overhead: { cpu: '250m', memory: '1Mi' } } };
     assert.deepEqual(sandboxResources(p, policy), {
