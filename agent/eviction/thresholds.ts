@@ -99,7 +99,7 @@ export function withContainerFs(thresholds: readonly Threshold[], onImageFs: boo
 }
 
 /** The amount in whole units, of `capacity` where it is a share. */
-export function amountOf(amount: Amount, capacity: number): number {
+function amountOf(amount: Amount, capacity: number): number {
   return 'share' in amount ? Math.floor(capacity * amount.share) : parseQuantity(amount.quantity);
 }
 

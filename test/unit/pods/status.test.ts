@@ -199,3 +199,14 @@ test('messages share the API’s limit of 12 KiB', () => {
   const wordy = instance('a', { state: 'exited', message: 'x'.repeat(20_000) });
   assert.equal(status({ runtime: runtimePod([sandbox()], [wordy]) }).containerStatuses?.[0]?.state?.terminated?.message?.length, 12 * 1024);
 });
+
+test('a pod that was evicted before a restart of the agent stays so, although its container ended well', () => {
+  const evicted: PodStatus = { ...published, phase: 'Failed', reason: 'Evicted', message: 'The node was low on resource: memory. ' };
+  const after = status({
+    pod: pod({ restartPolicy: 'OnFailure' }, {}, evicted),
+    previous: evicted,
+    runtime: runtimePod([sandbox({ ready: false })], [exited('a')]),
+    lifecycle: { kind: 'terminated', at: now.mono, cause: { kind: 'completed' } },
+  });
+  assert.deepEqual([after.phase, after.reason, after.message], ['Failed', 'Evicted', 'The node was low on resource: memory. ']);
+});
