@@ -141,6 +141,19 @@ export const startAgent = async (vm: Vm, agent: Agent, config: object): Promise<
 export const stopAgent = async (vm: Vm, agent: Agent): Promise<void> =>
   void (await vm.run(`systemctl stop ${agent}.service`, { timeoutMs: patience }));
 
+/** How often systemd has started the agent anew. */
+export const restartsOf = async (vm: Vm): Promise<number> => Number((await vm.run('systemctl show -P NRestarts keelson.service')).trim());
+
+/** Waits until systemd has started the agent anew once more, and it is ready. */
+export const waitForRestart = (vm: Vm, before: number): Promise<true> =>
+  waitFor(
+    'systemd to start the agent anew',
+    2 * patience,
+    async () =>
+      (await restartsOf(vm)) === before + 1 && (await vm.sh('systemctl is-active --quiet keelson.service')).code === 0 ? true : undefined,
+    2000,
+  );
+
 /** Puts the manifests of these pods into the folder, and no others. */
 export const setManifests = async (vm: Vm, pods: Readonly<Record<string, Pod['spec']>>): Promise<void> => {
   const files = Object.entries(pods).map(([name, spec]) => ({
