@@ -5,7 +5,7 @@ export interface Leftover {
   readonly name: string;
 }
 
-/** Every pod that has a folder, a cgroup or a log folder on the node. */
+/** Every pod that has a folder (or a note of the agent's own), a cgroup or a log folder on the node. */
 export function leftovers(podFolders: readonly string[], podCgroups: readonly string[], logFolders: readonly string[]): Leftover[] {
   const found = new Map<string, Leftover>();
   for (const uid of [...podFolders, ...podCgroups]) found.set(uid, { uid, namespace: '', name: '' });

@@ -396,7 +396,11 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
       mirrorWork?.gone(uid);
       metrics.forgetPod(uid);
     },
-    leftovers: async () => leftovers(volumes.listPodsOnDisk(), await resources.listPodCgroups(), await podLogFolders(kc.podLogsDir)),
+    leftovers: async () => {
+      // Of a pod that left while the agent was away nothing but its remembered status may be here.
+      const remembered = [...statusJournal.entries()].map(([uid]) => uid);
+      return leftovers([...volumes.listPodsOnDisk(), ...remembered], await resources.listPodCgroups(), await podLogFolders(kc.podLogsDir));
+    },
   };
   let mirrorWork: Mirrors | undefined;
   const pods = stack.use(startPods(podsOptions));
