@@ -183,6 +183,7 @@ const soak = async (): Promise<void> => {
       cri.listContainers({}, looking.signal),
       readyNode(),
     ]);
+    const tookMs = performance.now() - begun;
     const list = [...watch.pods.values()];
     const addresses = new Map<string, string[]>();
     for (const pod of list.toSorted(() => Math.random() - 0.5).slice(0, 3)) {
@@ -199,11 +200,20 @@ const soak = async (): Promise<void> => {
     // Not even a fault may make the node look unready: none lasts as long as its lease.
     if (ready !== 'True' && !failures.some((text) => text.startsWith('the node was not Ready')))
       fail(`the node was not Ready: ${ready}; fault: ${active ?? 'none'}`);
-    checker.look({ at: begun, quiet: quietBefore && isQuiet(), pods: list, containers, sandboxes, addresses, further: staleFiles(list) });
+    checker.look({
+      at: begun,
+      tookMs,
+      quiet: quietBefore && isQuiet(),
+      pods: list,
+      containers,
+      sandboxes,
+      addresses,
+      further: staleFiles(list),
+    });
   };
   const lookLoop = (async (): Promise<void> => {
     let nextSample = 0;
-    let nextWord = 60_000;
+    let nextWord = performance.now() - startedAt + 60_000;
     while (!looking.signal.aborted) {
       const now = performance.now();
       // A runtime or an API server that is down answers nothing: there is nothing to hold against anything.
@@ -220,7 +230,7 @@ const soak = async (): Promise<void> => {
         tell(
           `${part}: ${watch.pods.size} pods, ${created} so far; agent ${newest?.rssMiB.toFixed(0)} MiB (${newest?.anonMiB.toFixed(0)} anonymous), ${newest?.fds} descriptors; ${checker.looks} looks, ${checker.violations.length} violations`,
         );
-        nextWord += 60_000;
+        nextWord = now - startedAt + 60_000;
       }
       await sleep(1000);
     }
@@ -278,14 +288,14 @@ const soak = async (): Promise<void> => {
     async () => {
       const now = await takeInventory(lab, node);
       const all = compareInventories(before, now).filter((line) => !line.endsWith('.broken'));
-      lost = all.filter((line) => isLostByRuntime(line, now)).length;
-      const left = all.filter((line) => !isLostByRuntime(line, now));
+      lost = all.filter((line) => isLostByRuntime(line, before, now)).length;
+      const left = all.filter((line) => !isLostByRuntime(line, before, now));
       if (left.length > 0) throw new Error(`\n${left.join('\n')}`);
       return true;
     },
     2000,
   ).catch((error: Error) => fail(error.message));
-  if (lost > 0) tell(`${lost} shims and notes of runc are left that containerd itself has lost`);
+  if (lost > 0) tell(`${lost} shims, notes of runc and network namespaces are left that containerd itself has lost`);
   await judgeDescriptors();
   report(checker, created, driver.done);
 };

@@ -435,8 +435,8 @@ test('nothing is left of them, and strangers are left alone', { timeout: 180_000
       async () => {
         const now = await takeInventory(name, node);
         const all = compareInventories(inventory, now);
-        lost = all.filter((line) => isLostByRuntime(line, now)).length;
-        const difference = all.filter((line) => !isLostByRuntime(line, now));
+        lost = all.filter((line) => isLostByRuntime(line, inventory, now)).length;
+        const difference = all.filter((line) => !isLostByRuntime(line, inventory, now));
         if (difference.length > 0) throw new Error(`\n${difference.join('\n')}`);
         return true;
       },

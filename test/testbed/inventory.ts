@@ -132,14 +132,18 @@ export const takeInventory = async (name: string, node: string): Promise<Invento
 };
 
 /**
- * True for shims and runc's notes of containers that containerd no longer knows. It loses them when its caller goes away in the middle of a start ("cleaning
- * up dead shim", and the shim lives on): with upstream's kubelet here, eighteen and more of each are left.
+ * True for what containerd no longer knows of: shims and runc's notes of its containers, and network namespaces when no container but those before is
+ * left that could have one. It loses the first when its caller goes away in the middle of a start ("cleaning up dead shim", and the shim lives on: with
+ * upstream's kubelet here, eighteen and more are left), and all of them when it is ended itself while it makes a sandbox.
  */
-export const isLostByRuntime = (line: string, now: Inventory): boolean => {
+export const isLostByRuntime = (line: string, before: Inventory, now: Inventory): boolean => {
   const id =
     /^process left behind: \S+\/containerd-shim-runc-v2 -namespace k8s\.io -id ([0-9a-f]{64}) /.exec(line)?.[1] ??
     /^file of the runtime left behind: \S+\/containerd-state\/runc\/k8s\.io\/([0-9a-f]{64})$/.exec(line)?.[1];
-  return id !== undefined && now.get('container')?.has(`k8s.io/${id}`) === false;
+  if (id !== undefined) return now.get('container')?.has(`k8s.io/${id}`) === false;
+  const isNetns =
+    /^(network namespace|file of the runtime) left behind: \S+\/io\.containerd\.grpc\.v1\.cri\/netns\/cni-[0-9a-f-]{36}( \(nsfs\))?$/;
+  return isNetns.test(line) && [...(now.get('container') ?? [])].every((container) => before.get('container')?.has(container) === true);
 };
 
 /** What came and what went between two inventories, a line each ("mount left behind: …"); nothing when they are equal. */

@@ -7,6 +7,8 @@ import type { Container, PodSandbox } from '../../../cri-protos/generated/cri.ts
 export type Look = {
   /** performance.now(). */
   readonly at: number;
+  /** How long it took to ask both sides. */
+  readonly tookMs: number;
   /** True when no fault is or was just being injected, so that whatever contradicts counts. */
   readonly quiet: boolean;
   readonly pods: readonly Pod[];
@@ -37,8 +39,8 @@ const settleMs = 10_000;
 /** A pod that somebody removed from the API server by force still gets the grace of its spec; hooks and the load of the machine come on top. */
 const orphanMs = 25_000;
 const stuckMs = 45_000;
-/** What counts of the time between two looks: on a machine so busy that a look takes longer, what the agent does takes longer too. */
-const countedMs = 1500;
+/** A look takes so long at most on a machine that keeps up; when it takes three times as long, a second counts for a third: what the agent does takes longer too. */
+const lookMs = 400;
 
 const rank: Record<string, number> = { Pending: 0, Running: 1, Succeeded: 2, Failed: 2 };
 
@@ -162,7 +164,7 @@ export const createChecker = (namespace: string, mayStart: (pod: Pod) => boolean
   const open = new Map<string, { quietMs: number; told: boolean }>();
   const violations: string[] = [];
   const longest = { ms: 0, text: '' };
-  let lastLook: { at: number; quiet: boolean } | undefined;
+  let lastLook: Look | undefined;
   let looks = 0;
 
   const violate = (text: string): void => {
@@ -207,8 +209,9 @@ export const createChecker = (namespace: string, mayStart: (pod: Pod) => boolean
         containers: given.containers.filter(({ labels }) => ours(labels)),
         sandboxes: given.sandboxes.filter(({ labels }) => ours(labels)),
       };
-      const passed = lastLook === undefined || !look.quiet || !lastLook.quiet ? 0 : Math.min(look.at - lastLook.at, countedMs);
-      lastLook = { at: look.at, quiet: look.quiet };
+      const passed =
+        lastLook === undefined || !look.quiet || !lastLook.quiet ? 0 : (look.at - lastLook.at) * Math.min(1, lookMs / lastLook.tookMs);
+      lastLook = look;
       const found = contradictions(look, known, mayStart);
       for (const key of open.keys()) if (!found.has(key)) open.delete(key);
       for (const [key, { text, allowedMs }] of found) {
