@@ -263,7 +263,6 @@ export function createStats(options: StatsOptions): Stats {
     if (!whole) return { ...base, cpu, memory, swap };
     const pause = sandbox === undefined ? undefined : cgroupOf(sandbox.id);
     const pauseReading = pause === undefined ? undefined : readCgroup(pause, files.all);
-    processes += pauseReading?.processes.length ?? 0;
     return {
       ...base,
       cpu,
@@ -303,6 +302,15 @@ export function createStats(options: StatsOptions): Stats {
     return one === undefined ? undefined : { ...on, time: one.at, usedBytes: one.bytes, inodesUsed: one.inodes };
   }
 
+  /** The file systems of those volumes that have one of their own, in memory. */
+  async function memoryVolumes(paths: readonly string[]): Promise<Map<string, FsStats>> {
+    const sizes = await Promise.all(
+      // One that is not mounted yet or any more counts on the node's.
+      paths.map(async (path) => [path, await options.fileSystemSize(path).catch(() => undefined)] as const),
+    );
+    return new Map(sizes.flatMap(([path, size]) => (size === undefined ? [] : [[path, fsStats(size)] as const])));
+  }
+
   async function writableLayers(
     pods: readonly { row: RuntimePod }[],
     all: boolean,
@@ -326,7 +334,7 @@ export function createStats(options: StatsOptions): Stats {
       hosts: options.hostsFile(row.uid),
     }));
     const paths = places.flatMap(({ volumes, logs, hosts }) => [...volumes.map((v) => v.path), ...logs.values(), hosts]);
-    const [layers, systems] = await Promise.all([
+    const [layers, systems, ownFs] = await Promise.all([
       writableLayers(found, uids === undefined, signal).catch((error: unknown) => {
         if (signal.aborted) throw error;
         // Without them, the rest still counts.
@@ -335,6 +343,7 @@ export function createStats(options: StatsOptions): Stats {
         return new Map<string, CriContainerStats>();
       }),
       known ?? fileSystems(signal),
+      memoryVolumes(places.flatMap(({ volumes }, i) => inMemory(found[i]?.pod, volumes))),
       walk(paths, diskMaxAgeMs, signal),
     ]);
     const { nodeFs, containerFs, imageFs } = systems;
@@ -360,7 +369,7 @@ export function createStats(options: StatsOptions): Stats {
         };
       });
       const volumes = (place?.volumes ?? []).flatMap(({ name, path }): VolumeStats[] => {
-        const fs = fsOf(path, nodeFs);
+        const fs = fsOf(path, ownFs.get(path) ?? nodeFs);
         return fs === undefined ? [] : [{ ...fs, name }];
       });
       const local = volumes.filter(({ name }) => isLocalEphemeral(specs.get(name) ?? {}));
@@ -415,6 +424,12 @@ export function createStats(options: StatsOptions): Stats {
       };
     },
   };
+}
+
+/** The paths of those volumes that are kept in memory: emptyDirs that ask for it, and what is secret. */
+function inMemory(pod: AgentPod | undefined, volumes: readonly VolumePath[]): string[] {
+  const names = new Set((pod?.spec.volumes ?? []).filter((v) => !isLocalEphemeral(v)).map((v) => v.name));
+  return volumes.filter(({ name }) => names.has(name)).map(({ path }) => path);
 }
 
 function numberOf(value: UInt64Value | undefined): number | undefined {

@@ -110,7 +110,7 @@ describe('a node that runs short', () => {
     assert.equal(modest.containers[0]?.name, 'main');
     assert.ok((modest.memory?.workingSetBytes ?? 0) > 0 && (modest.cpu?.usageCoreNanoSeconds ?? 0) > 0);
     assert.ok((modest.network?.rxBytes ?? -1) >= 0 && modest.network?.name === 'eth0');
-    assert.ok((modest.process_stats?.process_count ?? 0) >= 2);
+    assert.ok((modest.process_stats?.process_count ?? 0) >= 1);
     assert.equal(whole.node.nodeName, nodeName());
     assert.ok((whole.node.fs?.capacityBytes ?? 0) > 0 && (whole.node.runtime?.imageFs?.usedBytes ?? 0) > 0);
     assert.ok(whole.node.systemContainers.some((one) => one.name === 'pods' && (one.memory?.workingSetBytes ?? 0) > 0));
