@@ -61,11 +61,18 @@ export function startFileSource(options: FileSourceOptions): StaticSource {
   let wake: (() => void) | undefined;
   let changed = false;
   let folderProblem: string | undefined;
+  // By file, what the watch has told since they were last read: how often the name came or went, and whether it was written to after that.
+  let told = new Map<string, { moves: number; written: boolean }>();
   // Files with a pod that another file has already.
   const ignored = new Map<string, string>();
 
-  function onChange(name: string | null, target: string): void {
+  function onChange(event: string, name: string | null, target: string): void {
     if (name?.startsWith('.') === true || (name !== null && target !== path && name !== basename(path))) return;
+    if (name !== null) {
+      const file = join(target, name);
+      const { moves, written } = told.get(file) ?? { moves: 0, written: false };
+      told.set(file, event === 'rename' ? { moves: moves + 1, written: false } : { moves, written: moves > 0 || written });
+    }
     settling?.[Symbol.dispose]();
     settling = clock.after(settleMs, () => {
       changed = true;
@@ -82,7 +89,7 @@ export function startFileSource(options: FileSourceOptions): StaticSource {
     watched?.watcher.close();
     watched = undefined;
     if (inode === undefined || signal.aborted) return;
-    const watcher = watch(target, { persistent: false }, (_, name) => onChange(name, target));
+    const watcher = watch(target, { persistent: false }, (event, name) => onChange(event, name, target));
     const mine = { watcher, inode };
     watched = mine;
     watcher.on('error', (error) => {
@@ -109,13 +116,17 @@ export function startFileSource(options: FileSourceOptions): StaticSource {
       found = [];
     }
     const next = new Map<string, FileState>();
+    // A name that went and came and then was written to is a file that was removed and made again: its pods end, and begin anew. A new file that is put
+    // in the place of an old one comes once, and whole.
+    const anew = new Set([...told].filter(([, { moves, written }]) => moves > 1 && written).map(([file]) => file));
+    told = new Map();
     for (const file of found) {
-      const state = await readManifest(file, files.get(file), audit);
+      const state = await readManifest(file, anew.has(file) ? undefined : files.get(file), audit);
       if (state !== undefined) next.set(file, state);
     }
     if (signal.aborted) return;
     files = next;
-    publish();
+    publish(anew);
     table.markSynced();
   }
 
@@ -145,7 +156,7 @@ export function startFileSource(options: FileSourceOptions): StaticSource {
     }
   }
 
-  function publish(): void {
+  function publish(anew: ReadonlySet<string>): void {
     const rows = new Map<string, PodSpecRow>();
     const names = new Map<string, string>();
     ignored.clear();
@@ -162,7 +173,7 @@ export function startFileSource(options: FileSourceOptions): StaticSource {
         }
         names.set(podKey(pod), file);
         const { uid } = pod.metadata;
-        rows.set(uid, keepFirstSeen(table.get(uid), pod));
+        rows.set(uid, keepFirstSeen(anew.has(file) ? undefined : table.get(uid), pod));
       }
     table.replace(rows);
   }

@@ -10,7 +10,10 @@ export type EndCause =
   | { readonly kind: 'completed' }
   | { readonly kind: 'ended'; readonly reason: string; readonly message: string; readonly disruption?: string | undefined };
 
-/** Where a pod is in its life on this node. A terminated UID never runs again. Times are `mono`, ms. */
+/**
+ * Where a pod is in its life on this node. A terminated UID never runs again, but for a manifest's that is removed and put back: it begins a life anew.
+ * Times are `mono`, ms.
+ */
 export type PodLifecycle =
   | { readonly kind: 'syncing' }
   | { readonly kind: 'terminating'; readonly since: number; readonly graceSeconds: number; readonly cause: EndCause }

@@ -6,7 +6,7 @@ import type { Log } from '../base/log.ts';
 import { type Loop, startLoop } from '../base/loop.ts';
 import { type ReadonlyTable, Table } from '../base/table.ts';
 import type { Container, PodStatus } from '../model/generated/api.ts';
-import { type AgentPod, containersOf, isTerminalPhase, type PodSource, podFullName } from '../model/pod.ts';
+import { type AgentPod, configFirstSeenAnnotation, containersOf, isTerminalPhase, type PodSource, podFullName } from '../model/pod.ts';
 import type { Preemption } from './admission.ts';
 import { heldPod, podSize, resizeOf } from './allocation.ts';
 import { type ActionResult, type ApplyDeps, applyAction, fieldPathOf } from './apply.ts';
@@ -227,9 +227,19 @@ export function startPods(options: PodsOptions): Pods {
     const known = machines.get(uid);
     const row = specs.get(uid);
     if (known !== undefined) {
-      if (row !== undefined) known.pod = resizing.allocatedPod(row.pod);
-      known.inSource = row !== undefined || !specs.synced;
-      return known;
+      if (row === undefined || !hasReturned(known, row)) {
+        if (row !== undefined) known.pod = resizing.allocatedPod(row.pod);
+        known.inSource = row !== undefined || !specs.synced;
+        return known;
+      }
+      if (known.lifecycle.kind !== 'terminated') {
+        known.inSource = false;
+        return known;
+      }
+      // Whatever is under way ends first, and has us called again.
+      if (known.work.inFlight.size > 0) return undefined;
+      // What is left of the old life in the runtime counts as in upstream: its containers' next instances are restarts.
+      machines.delete(uid);
     }
     if (row === undefined) {
       preempting.delete(uid);
@@ -259,6 +269,17 @@ export function startPods(options: PodsOptions): Pods {
     const machine = enter(uid, resizing.allocatedPod(pod), row.source, true);
     machine.rejection = admission;
     return machine;
+  }
+
+  /**
+   * True of a manifest's pod that was taken away and is wanted again while its end is not over, or was not even noticed. A UID is made of what the
+   * manifest says: it is the same, and the one that begins a second life.
+   */
+  function hasReturned({ lifecycle, pod }: Machine, wanted: PodSpecRow): boolean {
+    if (wanted.source === 'api') return false;
+    if (lifecycle.kind !== 'syncing') return lifecycle.cause.kind === 'removed';
+    const seenFirst = (p: AgentPod): string | undefined => p.metadata.annotations?.[configFirstSeenAnnotation];
+    return seenFirst(pod) !== seenFirst(wanted.pod);
   }
 
   /** True until the Node has been read anew for this pod: its refusal is for ever, and must not rest on labels that have just changed. */
@@ -552,7 +573,8 @@ export function startPods(options: PodsOptions): Pods {
   }
 
   function publish(uid: string, machine: Machine, observed: RuntimePod | undefined, published: PodStatus, wall: number): void {
-    if (!machine.inSource && specs.get(uid) === undefined) {
+    // One that comes back begins anew: its end is nobody's news.
+    if (!machine.inSource && specs.get(uid)?.source !== 'api') {
       statuses.delete(uid);
       return;
     }

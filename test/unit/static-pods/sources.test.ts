@@ -8,6 +8,7 @@ import { test } from 'node:test';
 import { systemClock } from '../../../agent/base/clock.ts';
 import { silentLog } from '../../../agent/base/log.ts';
 import { Table } from '../../../agent/base/table.ts';
+import { configFirstSeenAnnotation } from '../../../agent/model/pod.ts';
 import { startFileSource } from '../../../agent/pods/file-source.ts';
 import { startHttpSource } from '../../../agent/pods/http-source.ts';
 import type { PodSpecRow } from '../../../agent/pods/worker.ts';
@@ -149,6 +150,31 @@ test('one file as path, replaced by rename; and a folder that comes later', asyn
   mkdirSync(join(path, 'later'));
   writeFileSync(join(path, 'later', 'b.json'), manifest('b'));
   await until(later.table, () => shows(later.table, 'b-n1'));
+});
+
+test('a file that is removed and made again is seen anew, one that is replaced by the same is not', async (t) => {
+  const path = folder(t);
+  const [file, other] = [join(path, 'a.json'), join(path, '.new')];
+  writeFileSync(file, manifest('a'));
+  const { table, source } = startFiles(path);
+  await using _source = source;
+  await until(table, () => table.synced && shows(table, 'a-n1'));
+  const [uid, before] = [...table.entries()][0] ?? [];
+
+  writeFileSync(other, manifest('a'));
+  renameSync(other, file);
+  writeFileSync(join(path, 'b.json'), manifest('b'));
+  await until(table, () => shows(table, 'a-n1', 'b-n1'));
+  assert.equal(table.get(uid ?? ''), before);
+
+  rmSync(file);
+  writeFileSync(file, manifest('a'));
+  await until(table, () => table.get(uid ?? '') !== before);
+  const row = table.get(uid ?? '');
+  assert.notEqual(
+    row?.pod.metadata.annotations?.[configFirstSeenAnnotation],
+    before?.pod.metadata.annotations?.[configFirstSeenAnnotation],
+  );
 });
 
 test('draining lets go of every pod and watches no more', async (t) => {
