@@ -13,7 +13,7 @@ export type PodAction =
   /** Pod folders, log folder and cgroup. */
   | { readonly kind: 'prepare' }
   | { readonly kind: 'mountVolumes' }
-  | { readonly kind: 'pullImage'; readonly container: string; readonly attempt: number }
+  | { readonly kind: 'pullImage'; readonly container: string; readonly image: string; readonly attempt: number }
   | { readonly kind: 'createSandbox'; readonly attempt: number }
   | { readonly kind: 'stopSandbox'; readonly id: string; readonly reason: string }
   | {
@@ -92,8 +92,8 @@ export interface PodWork {
   readonly resizeFailure: StepFailure | undefined;
   /** What the pod's cgroup was last told; undefined while that is not known (the agent has been restarted). */
   readonly podSize: PodSize | undefined;
-  /** By container: the image that a start of this attempt uses. */
-  readonly images: ReadonlyMap<string, { readonly attempt: number; readonly imageRef: string }>;
+  /** By container: what a start of this attempt uses for the image of this name. */
+  readonly images: ReadonlyMap<string, { readonly attempt: number; readonly image: string; readonly imageRef: string }>;
   /** By container: why its last pull or start failed. */
   readonly failures: ReadonlyMap<string, StepFailure>;
   readonly crashes: ReadonlyMap<string, CrashBackoff>;
@@ -487,9 +487,11 @@ function holdingBack(input: PlanInput, runtime: RuntimePod, container: Container
 /** The image reference to start with, or undefined while it is being fetched. */
 function planPull(input: PlanInput, container: Container, attempt: number, draft: Draft): string | undefined {
   const { work } = input;
-  const image = work.images.get(container.name);
-  if (image !== undefined && image.attempt === attempt) return image.imageRef;
-  if (draft.mayTry(container.name, work.failures.get(container.name))) draft.act({ kind: 'pullImage', container: container.name, attempt });
+  const { name, image = '' } = container;
+  const found = work.images.get(name);
+  // The spec may name another image by now: it is fetched long before a container that waits for init containers starts.
+  if (found !== undefined && found.attempt === attempt && found.image === image) return found.imageRef;
+  if (draft.mayTry(name, work.failures.get(name))) draft.act({ kind: 'pullImage', container: name, image, attempt });
   return undefined;
 }
 

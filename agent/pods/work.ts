@@ -4,7 +4,7 @@ import type { CrashBackoff } from './restart.ts';
 
 /** PodWork as its one writer holds it. */
 export type MutableWork = { -readonly [K in keyof PodWork]: PodWork[K] } & {
-  images: Map<string, { attempt: number; imageRef: string }>;
+  images: Map<string, { attempt: number; image: string; imageRef: string }>;
   failures: Map<string, StepFailure>;
   crashes: Map<string, CrashBackoff>;
   resets: Map<string, { attempt: number; endedAt: number | undefined }>;
@@ -68,7 +68,8 @@ export function noteSuccess(work: MutableWork, action: PodAction, result: Action
       work.resizeFailure = undefined;
       break;
     case 'pullImage':
-      if (result?.kind === 'image') work.images.set(action.container, { attempt: action.attempt, imageRef: result.imageRef });
+      if (result?.kind === 'image')
+        work.images.set(action.container, { attempt: action.attempt, image: action.image, imageRef: result.imageRef });
       work.failures.delete(action.container);
       break;
     case 'startContainer':

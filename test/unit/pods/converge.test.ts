@@ -19,7 +19,7 @@ interface World {
   runtime: RuntimePod;
   /** As it was when the plan was made. */
   planned: RuntimePod;
-  work: { -readonly [K in keyof PodWork]: PodWork[K] } & { images: Map<string, { attempt: number; imageRef: string }> };
+  work: { -readonly [K in keyof PodWork]: PodWork[K] } & { images: Map<string, { attempt: number; image: string; imageRef: string }> };
   wall: number;
   mono: number;
   phases: string[];
@@ -112,7 +112,7 @@ function perform(w: World, action: PodAction): void {
       w.work.cgroupRemoved = true;
       break;
     case 'pullImage':
-      w.work.images.set(action.container, { attempt: action.attempt, imageRef: 'r' });
+      w.work.images.set(action.container, { attempt: action.attempt, image: action.image, imageRef: 'r' });
       break;
     case 'createSandbox':
       assert.equal(

@@ -4,7 +4,7 @@ import type { PlanInput, PodWork } from '../../../agent/pods/plan.ts';
 import { brief, container, idleWork, instance, now, plan, pod, runtimePod, sandbox } from './build.ts';
 
 const have = (...names: string[]): Pick<PodWork, 'images'> => ({
-  images: new Map(names.map((n) => [n, { attempt: 0, imageRef: `ref-${n}` }])),
+  images: new Map(names.map((n) => [n, { attempt: 0, image: `${n}:1`, imageRef: `ref-${n}` }])),
 });
 const terminating = (graceSeconds = 30, agoMs = 0): PlanInput['lifecycle'] => ({
   kind: 'terminating',
@@ -29,6 +29,11 @@ const cases: Case[] = [
       pod: pod({ initContainers: [container('i')], containers: [container('a'), container('b')] }),
     },
     actions: ['mountVolumes', 'pull i#0', 'pull a#0', 'pull b#0', 'createSandbox#0'],
+  },
+  {
+    name: 'the image has changed since it was fetched, while the container had not started yet: the new one is fetched',
+    input: { work: have('a'), pod: pod({ containers: [container('a', { image: 'a:2' })] }) },
+    actions: ['pull a#0'],
   },
   {
     name: 'a sandbox seen while it is being made is left alone',
@@ -74,7 +79,7 @@ const cases: Case[] = [
     input: {
       pod: pod({ restartPolicy: 'OnFailure' }),
       runtime: runtimePod([sandbox()], [instance('a', { state: 'exited', comesBack: true })]),
-      work: { images: new Map([['a', { attempt: 1, imageRef: 'r' }]]) },
+      work: { images: new Map([['a', { attempt: 1, image: 'a:1', imageRef: 'r' }]]) },
     },
     actions: ['start a#1'],
   },
@@ -124,7 +129,7 @@ const cases: Case[] = [
     name: 'dead sandbox, nothing left: attempt counts on',
     input: {
       runtime: runtimePod([sandbox({ ready: false })], [instance('a', { state: 'exited', exitCode: 1 })]),
-      work: { images: new Map([['a', { attempt: 1, imageRef: 'r' }]]) },
+      work: { images: new Map([['a', { attempt: 1, image: 'a:1', imageRef: 'r' }]]) },
     },
     actions: ['createSandbox#1'],
   },
@@ -132,7 +137,7 @@ const cases: Case[] = [
     name: 'exited, Always: restart with the next attempt',
     input: {
       runtime: runtimePod([sandbox()], [instance('a', { state: 'exited', exitCode: 0 })]),
-      work: { images: new Map([['a', { attempt: 1, imageRef: 'r' }]]) },
+      work: { images: new Map([['a', { attempt: 1, image: 'a:1', imageRef: 'r' }]]) },
     },
     actions: ['start a#1'],
   },
@@ -165,7 +170,7 @@ const cases: Case[] = [
     input: {
       runtime: runtimePod([sandbox()], [instance('a', { state: 'created' })]),
       work: {
-        images: new Map([['a', { attempt: 1, imageRef: 'r' }]]),
+        images: new Map([['a', { attempt: 1, image: 'a:1', imageRef: 'r' }]]),
         stuck: new Map([
           ['a-0', { reason: 'FailedPrecondition', message: 'cannot delete running task', retryAt: now.mono + 1000, tries: 6 }],
         ]),

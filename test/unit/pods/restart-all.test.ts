@@ -66,7 +66,7 @@ test('when all are gone the init containers start anew, counted on', () => {
     ['init', { attempt: 1, endedAt: undefined }],
     ['source', { attempt: 1, endedAt: now.wall - 100 }],
   ]);
-  const images = new Map([['init', { attempt: 1, imageRef: 'r' }]]);
+  const images = new Map([['init', { attempt: 1, image: 'init:1', imageRef: 'r' }]]);
   assert.deepEqual(brief(plan({ pod: spec, work: { resets, images } })), ['start init#1']);
 });
 
@@ -134,6 +134,6 @@ test('a sandbox whose volumes keep failing is given back, and made again when th
   );
   assert.deepEqual(brief(plan({ work: failing, runtime: runtimePod([sandbox({ ready: false })]) })), []);
   assert.deepEqual(brief(plan({ work: failing, runtime: runtimePod([sandbox()], [instance('a')]) })), []);
-  const there = { ...idleWork, images: new Map([['a', { attempt: 0, imageRef: 'r' }]]) };
+  const there = { ...idleWork, images: new Map([['a', { attempt: 0, image: 'a:1', imageRef: 'r' }]]) };
   assert.deepEqual(brief(plan({ work: there, runtime: runtimePod([sandbox({ ready: false })]) })), ['createSandbox#1']);
 });
