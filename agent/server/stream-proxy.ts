@@ -1,6 +1,6 @@
 import { request as httpRequest, type IncomingMessage, type RequestOptions, type ServerResponse } from 'node:http';
 import { request as httpsRequest } from 'node:https';
-import { connect, Socket } from 'node:net';
+import { connect, type NetConnectOpts, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { connect as tlsConnect } from 'node:tls';
 import { AgentError, messageOf } from '../base/errors.ts';
@@ -52,7 +52,8 @@ export async function proxyUpgrade(
     headers: headersFor(request, url.host),
     agent: false,
     createConnection: () => {
-      const socket = connect({ host, port, allowHalfOpen: true, noDelay: true });
+      // Not a byte more is read than can be passed on at once: what a broken connection has in its buffer is lost.
+      const socket = connect({ host, port, allowHalfOpen: true, noDelay: true, readableHighWaterMark: 1 } as NetConnectOpts);
       // The runtime on this machine shows a certificate that it signed itself; upstream does not check it either.
       return secure ? tlsConnect({ socket, rejectUnauthorized: false }) : socket;
     },
@@ -114,7 +115,10 @@ async function refuse(answer: IncomingMessage, response: ServerResponse): Promis
   response.end();
 }
 
-/** Copies both ways between client `a` and runtime `b` until both are closed. An end of one side is passed on as the end of that direction alone; a break of one side breaks the other. */
+/**
+ * Copies both ways between client `a` and runtime `b` until both are closed. However one side ends, by an end of its own or by a break, the other gets all that had
+ * come from it, and then an end: a runtime that closes with something of the client's unread breaks the connection, right after the output.
+ */
 async function passThrough(a: Duplex, b: Duplex, options: ProxyOptions): Promise<void> {
   const closeBoth = (): void => {
     a.destroy();
@@ -123,18 +127,24 @@ async function passThrough(a: Duplex, b: Duplex, options: ProxyOptions): Promise
   options.closing.addEventListener('abort', closeBoth, { once: true });
   if (options.closing.aborted) closeBoth();
   for (const [side, other] of [[a, b] as const, [b, a] as const]) {
+    outliveWriteErrors(side);
     // An error now is a peer that went away. It closes the stream, and there is nobody left to tell.
     side.on('error', () => undefined);
-    side.on('close', () => {
-      if (!side.readableEnded || !side.writableFinished) other.destroy();
-    });
     // Every byte passes both sockets: when one was idle for so long, so was the stream.
     if (options.idleTimeoutMs > 0 && side instanceof Socket) side.setTimeout(options.idleTimeoutMs, closeBoth);
+    const letGo = (): void => {
+      if (!other.writableEnded) other.end();
+      // Whoever keeps its half open after that would hold the connection for hours.
+      if (other instanceof Socket) other.setTimeout(lingerMs, closeBoth);
+    };
+    side.once('close', () => {
+      letGo();
+      // Nobody takes what still comes from there; its end is read, and so the connection closes.
+      other.resume();
+    });
+    // Runtimes end a stream as a whole.
+    if (side === b) side.once('end', letGo);
   }
-  // Runtimes end a stream as a whole: a client that keeps its half open after that would hold the connection for hours.
-  b.once('end', () => {
-    if (a instanceof Socket) a.setTimeout(lingerMs, closeBoth);
-  });
   const ended = Promise.all([closed(a), closed(b)]);
   a.pipe(b);
   b.pipe(a);
@@ -143,6 +153,31 @@ async function passThrough(a: Duplex, b: Duplex, options: ProxyOptions): Promise
   } finally {
     options.closing.removeEventListener('abort', closeBoth);
   }
+}
+
+/**
+ * Node destroys a socket that could not be written to, and with it what has come in and was not read yet: the output of an exec whose runtime closed while its client
+ * still spoke. Here such a write is dropped, and reading goes on to the connection's end, which comes by itself.
+ */
+function outliveWriteErrors(socket: Duplex): void {
+  const write = socket._write.bind(socket);
+  const writev = socket._writev?.bind(socket);
+  let broken = false;
+  const outlive =
+    (callback: (error?: Error | null) => void) =>
+    (error?: Error | null): void => {
+      broken ||= error != null;
+      callback();
+    };
+  socket._write = (chunk, encoding, callback) => {
+    if (broken) callback();
+    else write(chunk, encoding, outlive(callback));
+  };
+  if (writev !== undefined)
+    socket._writev = (chunks, callback) => {
+      if (broken) callback();
+      else writev(chunks, outlive(callback));
+    };
 }
 
 async function closed(socket: Duplex): Promise<void> {

@@ -1,0 +1,61 @@
+import assert from 'node:assert/strict';
+import { createServer, type IncomingMessage, ServerResponse } from 'node:http';
+import { type AddressInfo, connect, type Server, type Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { test } from 'node:test';
+import { proxyUpgrade } from '../../../agent/server/stream-proxy.ts';
+
+const listening = async (server: Server): Promise<number> => {
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', () => resolve()));
+  return (server.address() as AddressInfo).port;
+};
+
+/** Node destroys a socket that cannot be written to, with what it has received: a client in C or Go goes on reading. */
+const survivesWriteErrors = (socket: Socket): Socket => {
+  const write = socket._write.bind(socket);
+  socket._write = (chunk, encoding, callback) => write(chunk, encoding, () => callback());
+  return socket.on('error', () => undefined);
+};
+
+test('the output of a runtime that closes with something unread reaches a client that still speaks', async () => {
+  const output = 'y'.repeat(500);
+  let client: Socket | undefined;
+  const runtime = createServer().on('upgrade', (_request: IncomingMessage, socket: Duplex) => {
+    socket.on('error', () => undefined);
+    socket.pause();
+    socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n');
+    setTimeout(() => {
+      socket.write(output, () => socket.destroy());
+      // The proxy wakes to both: the output and a broken connection on one side, more of the client's on the other.
+      const speak = (times: number): void => {
+        client?.write('ping');
+        if (times > 0) setImmediate(speak, times - 1);
+      };
+      speak(10);
+    }, 5);
+  });
+  const runtimePort = await listening(runtime);
+  const never = new AbortController().signal;
+  const proxied: Promise<void>[] = [];
+  const proxy = createServer().on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+    const response = new ServerResponse(request);
+    response.assignSocket(socket as Socket);
+    const url = `http://127.0.0.1:${runtimePort}/exec`;
+    proxied.push(proxyUpgrade(request, response, { socket, head }, { url, idleTimeoutMs: 0, signal: never, closing: never }));
+  });
+  const proxyPort = await listening(proxy);
+  for (let round = 0; round < 60; round++) {
+    const socket = survivesWriteErrors(connect({ port: proxyPort, host: '127.0.0.1' }));
+    client = socket;
+    socket.write('GET /exec HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\nping');
+    let received = '';
+    socket.on('data', (chunk: Buffer) => {
+      received += chunk.toString('latin1');
+    });
+    await new Promise<void>((resolve) => socket.once('close', () => resolve()));
+    assert.equal(received.slice(received.indexOf('\r\n\r\n') + 4), output, `round ${round}`);
+  }
+  await Promise.all(proxied);
+  runtime.close();
+  proxy.close();
+});
