@@ -17,7 +17,8 @@ const bootstrap = async (options: readonly string[], packages: readonly string[]
   // Fresh, because a mirror drops the files of versions it no longer lists.
   const { sourcesFile } = await openSuite('trixie', { refresh: true });
   const all = ['--quiet', ...options, '--aptopt=Apt::Install-Recommends "0"', `--include=${packages.join(',')}`];
-  await run('mmdebstrap', [...all, 'trixie', folder, sourcesFile]);
+  // In a mount namespace of its own: what it mounts below the folder (/proc, /dev) is gone with it, also when it is killed.
+  await run('unshare', ['--mount', 'mmdebstrap', ...all, 'trixie', folder, sourcesFile]);
 };
 
 /** An ext4 file system of this size in a sparse file, with the folder's content. */
