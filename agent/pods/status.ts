@@ -9,7 +9,7 @@ import { conditionsOf, disruptionCondition, ownConditions } from './conditions.t
 import type { PodLifecycle } from './lifecycle.ts';
 import { latestContainer, mayRun, type RuntimeContainer, type RuntimePod, usableSandbox } from './observed.ts';
 import { phaseOf } from './phase.ts';
-import { shouldStart } from './restart.ts';
+import { shouldRestart, shouldStart } from './restart.ts';
 import { isRestartingAll, restartingAllReason } from './restart-all.ts';
 
 export interface StatusInput {
@@ -170,6 +170,13 @@ function containerStatus(input: StatusInput, container: Container, kind: 'init' 
   if (why !== undefined && mayStart && input.lifecycle.kind === 'syncing') {
     if (status.state?.terminated !== undefined) status.lastState = status.state;
     status.state = { waiting: { reason: why.reason, message: why.message } };
+  } else if (mayStart && input.lifecycle.kind === 'syncing' && latest?.comesBack === true && status.state?.terminated !== undefined) {
+    // Ended by us to start anew, with an exit code that alone would have ended it for good: the API lets no such container leave the terminated state
+    // (ValidateContainerStateTransition), so it must not get there. A kubelet kills and starts in one go, and never tells of the moment between.
+    if (!shouldRestart(container, pod.spec, latest.exitCode)) {
+      status.lastState = status.state;
+      status.state = { waiting: { reason: creatingReason(pod) } };
+    }
   }
   if (input.starting.has(container.name) && status.state?.running !== undefined) {
     status.state = { waiting: { reason: creatingReason(input.pod) } };

@@ -156,6 +156,17 @@ test('readiness: until a probe has spoken, the published verdict on the same ins
   assert.equal(status({ pod: probed, runtime: other, previous: published }).containerStatuses?.[0]?.ready, false);
 });
 
+test('stopped to come back: the end is never shown as one for good, which the API would not take back', () => {
+  const stopped = { ...exited('a'), comesBack: true };
+  const of = (restartPolicy: string, instanceEnded: typeof stopped) =>
+    status({ pod: pod({ restartPolicy }), runtime: runtimePod([sandbox()], [instanceEnded]) }).containerStatuses?.[0];
+  for (const restartPolicy of ['OnFailure', 'Never']) {
+    assert.deepEqual(of(restartPolicy, stopped)?.state, { waiting: { reason: 'ContainerCreating' } });
+    assert.equal(of(restartPolicy, stopped)?.lastState?.terminated?.exitCode, 0);
+  }
+  assert.equal(of('Always', stopped)?.state?.terminated?.exitCode, 0);
+});
+
 test('waiting: a crash loop shows its reason, the end moves to lastState', () => {
   const crashed = status({
     runtime: runtimePod([sandbox()], [exited('a', 3)]),
