@@ -1,10 +1,12 @@
-import { readFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rmdir } from 'node:fs/promises';
+import { join } from 'node:path';
 import { systemClock } from '../../base/clock.ts';
 import { AgentError, hasCode, messageOf } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
 import type { Config } from '../../config/config.ts';
 import type { Cgroups } from '../../drivers/cgroup/cgroups.ts';
 import type { CriClient } from '../../drivers/cri/client.ts';
+import type { Mounts } from '../../drivers/mounts/mounts.ts';
 
 const clock = systemClock;
 
@@ -36,6 +38,18 @@ export async function accountsSwap(cgroups: Cgroups): Promise<boolean> {
   // The root has no memory.swap.max: the cgroup that we are in tells.
   const own = /^0::(.*)$/m.exec(await readFile('/proc/self/cgroup', 'utf8'))?.[1];
   return own !== undefined && (await cgroups.read(own, 'memory', 'memory.swap.max')) !== undefined;
+}
+
+/** True when a file system in memory can be kept out of swap, as it is tried with one in `folder`. */
+export async function tmpfsRefusesSwap(mounts: Mounts, folder: string, signal: AbortSignal): Promise<boolean> {
+  const at = await mkdtemp(join(folder, 'tmpfs-noswap-test-'));
+  try {
+    await mounts.mountTmpfs(at, { noswap: true, sizeBytes: 4096 }, signal);
+    return (await mounts.listUnder(at)).some(({ superOptions }) => superOptions.includes('noswap'));
+  } finally {
+    await mounts.unmount(at, {}, signal);
+    await rmdir(at);
+  }
 }
 
 /** The runtime's own cgroup driver where it tells it (containerd 2, CRI-O 1.28), else the configured one. */

@@ -62,7 +62,7 @@ import { downwardValue } from './downward.ts';
 import { openEndings } from './endings.ts';
 import { pressureOf, shownPressure, startNodeEviction } from './eviction.ts';
 import { createNodeImages } from './images.ts';
-import { accountsSwap, cgroupDriverOf, checkMachine, runtimeNameOf } from './machine.ts';
+import { accountsSwap, cgroupDriverOf, checkMachine, runtimeNameOf, tmpfsRefusesSwap } from './machine.ts';
 import { createNodeMetrics } from './metrics.ts';
 import { createNodeView } from './node-view.ts';
 import { createPodApply } from './pod-apply.ts';
@@ -153,6 +153,14 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     log.info({ node: nodeName, type, reason, detail: message }, 'event');
     cluster?.recorder.event(nodeRef, type, reason, message);
   };
+
+  if (machine.swapBytes > 0 && !(await tmpfsRefusesSwap(mounts, config.rootDir, signal))) {
+    nodeEvent(
+      'Warning',
+      'PossibleMemoryBackedVolumesOnDisk',
+      'The tmpfs noswap option is not supported. Memory-backed volumes (e.g. secrets, emptyDirs, etc.) might be swapped to disk and should no longer be considered secure.',
+    );
+  }
 
   const staticSources = stack.use(startStaticSources(config, nodeName, clock, log, signal));
   const sources: ReadonlyTable<PodSpecRow>[] = [...(cluster === undefined ? [] : [cluster.pods]), ...staticSources.tables];
