@@ -99,7 +99,7 @@ export const startHolder = async (lab: LabRecord, node: NodeRecord): Promise<voi
     // The cgroup in which a process asks for a cgroup namespace becomes its root.
     { forks: true, ...(own ? { cgroup } : {}) },
   );
-  await waitFor(`the namespaces of node ${node.id}`, 10_000, () => (existsSync(ready) ? true : undefined), 10);
+  await waitFor(`the namespaces of node ${node.id}`, 60_000, () => (existsSync(ready) ? true : undefined), 10);
 };
 
 /** containerd's certs.d of a node. */
