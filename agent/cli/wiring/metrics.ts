@@ -139,6 +139,11 @@ export function createNodeMetrics(nodeName: string, version: string, clock: Cloc
     help: 'Cumulative number of containers started',
     labels: ['container_type'],
   });
+  const containersTerminated = registry.counter({
+    name: 'kubelet_terminated_containers_total',
+    help: 'Cumulative number of container terminations.',
+    labels: ['container_type', 'exit_code', 'reason'],
+  });
   const relistSeconds = registry.histogram({
     name: 'kubelet_pleg_relist_duration_seconds',
     help: 'Duration in seconds for relisting pods in PLEG.',
@@ -189,6 +194,8 @@ export function createNodeMetrics(nodeName: string, version: string, clock: Cloc
   // By UID, mono: since when a status waits to be shown; when a pod that had not started was first seen.
   const unshown = new Map<string, number>();
   const starting = new Map<string, number>();
+  // By UID: the containers whose end has been counted.
+  const terminated = new Map<string, Set<string>>();
 
   return {
     registry,
@@ -304,12 +311,28 @@ export function createNodeMetrics(nodeName: string, version: string, clock: Cloc
         podStartTotal.observe(total / 1000);
         podStartSli.observe(Math.max(0, total - excludedMs(row.pod, row.status, pods.activity(uid)?.steps ?? [])) / 1000);
       };
+      const noteTerminated = (uid: string): void => {
+        const row = pods.statuses.get(uid);
+        if (row === undefined) return;
+        let counted = terminated.get(uid);
+        if (counted === undefined) {
+          // What the API showed before this agent looked at the pod has been counted by whoever showed it.
+          counted = new Set(endsIn(row.pod.status).map(({ id }) => id));
+          terminated.set(uid, counted);
+        }
+        for (const { id, type, exitCode, reason } of endsIn(row.status)) {
+          if (counted.has(id)) continue;
+          counted.add(id);
+          containersTerminated.inc([type, String(exitCode), reason]);
+        }
+      };
       const stack = new DisposableStack();
       stack.use(specs.subscribe(noteNew));
       for (const uid of specs.keys()) noteNew(uid);
       stack.use(
         pods.statuses.subscribe((uid) => {
           noteRunning(uid);
+          noteTerminated(uid);
           if (!pods.statuses.has(uid)) unshown.delete(uid);
           else if (!unshown.has(uid)) unshown.set(uid, clock.mono());
         }),
@@ -320,8 +343,25 @@ export function createNodeMetrics(nodeName: string, version: string, clock: Cloc
       probes.forgetPod(uid);
       unshown.delete(uid);
       starting.delete(uid);
+      terminated.delete(uid);
     },
   };
+}
+
+/** The ended containers that a status tells of, each once; one that never was is known by its name. */
+function endsIn(status: AgentPod['status']): { id: string; type: string; exitCode: number; reason: string }[] {
+  const lists = [
+    ['init_container', status?.initContainerStatuses],
+    ['container', status?.containerStatuses],
+    ['ephemeral_container', status?.ephemeralContainerStatuses],
+  ] as const;
+  return lists.flatMap(([type, statuses = []]) =>
+    statuses.flatMap(({ name, state, lastState }) =>
+      [lastState?.terminated, state?.terminated].flatMap((end) =>
+        end === undefined ? [] : [{ id: end.containerID ?? `${type} ${name}`, type, exitCode: end.exitCode, reason: end.reason ?? '' }],
+      ),
+    ),
+  );
 }
 
 /** How long pulls and init containers took, overlaps counted once, ms. */

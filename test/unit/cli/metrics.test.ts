@@ -150,6 +150,32 @@ describe('node metrics', () => {
     assert.equal(samples.get('kubelet_active_pods{static="true"}'), 0);
   });
 
+  test('each end of a container is counted once, and not what was shown before', () => {
+    const metrics = createNodeMetrics('n1', 'v1.36.1', clockAt({ now: 0 }));
+    const statuses = new Table<PodStatusRow>('statuses');
+    const specs = new Table<PodSpecRow>('specs');
+    using _watch = metrics.watch({ specs, runtime: new Table<RuntimePod>('runtime'), pods: { statuses } as never, mirrors: undefined });
+    const end = (containerID: string, exitCode: number, reason: string) => ({ terminated: { containerID, exitCode, reason } });
+    const status = (state: object, lastState: object) => ({
+      containerStatuses: [{ name: 'a', image: '', imageID: '', ready: false, restartCount: 0, state, lastState }],
+    });
+    const row = (now: ReturnType<typeof status>): PodStatusRow => ({
+      pod: { ...pod({}), status: status({ running: {} }, end('c://0', 1, 'Error')) },
+      cleanedUp: false,
+      status: now,
+    });
+    statuses.set('u1', row(status({ running: {} }, end('c://0', 1, 'Error'))));
+    statuses.set('u1', row(status(end('c://1', 139, 'Error'), end('c://0', 1, 'Error'))));
+    // A container that ended and was made again between two statuses.
+    statuses.set('u1', row(status({ waiting: {} }, end('c://2', 139, 'Error'))));
+    statuses.set('u1', row(status(end('c://3', 0, 'Completed'), end('c://2', 139, 'Error'))));
+    const samples = parse(metrics.registry.text());
+    const count = (labels: string): number | undefined => samples.get(`kubelet_terminated_containers_total{${labels}}`);
+    assert.equal(count('container_type="container",exit_code="139",reason="Error"'), 2);
+    assert.equal(count('container_type="container",exit_code="0",reason="Completed"'), 1);
+    assert.equal(count('container_type="container",exit_code="1",reason="Error"'), undefined);
+  });
+
   test('relists: how long, how far apart, when', () => {
     const state = { now: 0 };
     const metrics = createNodeMetrics('n1', 'v1.36.1', clockAt(state));
