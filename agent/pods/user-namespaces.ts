@@ -39,9 +39,17 @@ function rangesOf(text: string): string[] {
   return text.split('\n').flatMap((line) => /^kubelet:(\d+:\d+)\s*$/.exec(line)?.[1] ?? []);
 }
 
-/** The first ID of a range that nobody has; undefined when all are taken. */
-export function freeRange(pool: IdPool, taken: ReadonlySet<number>): number | undefined {
-  for (let first = pool.first; first + pool.perPod <= pool.first + pool.length; first += pool.perPod) if (!taken.has(first)) return first;
+/**
+ * The first ID of a range that nobody has; undefined when all are taken. The search begins at the share `random` (0 to 1) of the pool, as kubelet's begins anywhere:
+ * pods of different nodes that share files are then hardly ever the same users to them.
+ */
+export function freeRange(pool: IdPool, taken: ReadonlySet<number>, random: number): number | undefined {
+  const ranges = Math.floor(pool.length / pool.perPod);
+  const start = Math.floor(random * ranges);
+  for (let tried = 0; tried < ranges; tried++) {
+    const first = pool.first + ((start + tried) % ranges) * pool.perPod;
+    if (!taken.has(first)) return first;
+  }
   return undefined;
 }
 

@@ -67,7 +67,7 @@ export async function openUserNamespaces(options: UserNamespacesOptions): Promis
       const known = ranges.get(uid);
       if (known !== undefined) return userNamespace(known, idsPerPod);
       if (!options.supported(handler)) throw unsupportedUserNamespaces(handler);
-      const first = freeRange(pool, new Set(ranges.values()));
+      const first = freeRange(pool, new Set(ranges.values()), Math.random());
       if (first === undefined) {
         throw new AgentError('FailedCreatePodSandBox', 'create user namespace: could not find an empty slot to allocate a user namespace');
       }

@@ -35,9 +35,11 @@ for (const { name, files, message } of wrong) test(`pool: ${name}`, () => assert
 
 test('ranges: the first that is free, none when all are taken', () => {
   const pool = { first: perPod, length: perPod * 2, perPod };
-  assert.equal(freeRange(pool, new Set()), perPod);
-  assert.equal(freeRange(pool, new Set([perPod])), perPod * 2);
-  assert.equal(freeRange(pool, new Set([perPod, perPod * 2])), undefined);
+  assert.equal(freeRange(pool, new Set(), 0), perPod);
+  assert.equal(freeRange(pool, new Set([perPod]), 0), perPod * 2);
+  assert.equal(freeRange(pool, new Set(), 0.999), perPod * 2);
+  assert.equal(freeRange(pool, new Set([perPod * 2]), 0.999), perPod);
+  assert.equal(freeRange(pool, new Set([perPod, perPod * 2]), 0.5), undefined);
 });
 
 test('what is remembered is read again; what is not a range of this node is refused', () => {
