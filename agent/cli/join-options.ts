@@ -1,7 +1,7 @@
 import { isIP } from 'node:net';
 import { type ParseArgsConfig, parseArgs } from 'node:util';
 import { parseAllDocuments } from 'yaml';
-import { z } from 'zod';
+import * as z from 'zod';
 import { AgentError, messageOf } from '../base/errors.ts';
 import { parseDuration } from '../config/duration.ts';
 import { readBootstrapToken } from '../identity/bootstrap-token.ts';

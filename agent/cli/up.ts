@@ -211,13 +211,14 @@ const pollMs = 100;
 async function startAgent(manifests: string, signal: AbortSignal): Promise<Tracked> {
   await mkdir(standalone.kubeletRoot, { recursive: true });
   await writeFile(standalone.kubeletConfig, stringify(standaloneConfig(manifests)), { mode: 0o600 });
-  const main = join(repository, 'agent/main.ts');
+  // As this command was started: by the launcher, with what it has found to weigh least.
+  const [main = join(repository, 'agent/main.ts')] = process.argv.slice(1);
   const flags = [
     `--config=${standalone.kubeletConfig}`,
     `--root-dir=${standalone.kubeletRoot}`,
     `--cert-dir=${standalone.kubeletRoot}/pki`,
   ];
-  const tracked = startDaemon([process.execPath, '--disable-warning=ExperimentalWarning', main, 'run', ...flags], {
+  const tracked = startDaemon([process.execPath, ...process.execArgv, main, 'run', ...flags], {
     logFile: standalone.agentLog,
     cgroupProcs: await ensureDaemonCgroup('agent', clock, signal),
   });

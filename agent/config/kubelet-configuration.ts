@@ -1,7 +1,7 @@
 import { isIP } from 'node:net';
 import path from 'node:path';
 import { parseDocument } from 'yaml';
-import { z } from 'zod';
+import * as z from 'zod';
 import { AgentError, messageOf } from '../base/errors.ts';
 import { parseQuantity } from '../model/quantity.ts';
 import { formatDuration, parseDuration } from './duration.ts';

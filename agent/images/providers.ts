@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { parse } from 'yaml';
-import { z } from 'zod';
+import * as z from 'zod';
 import { AgentError, messageOf } from '../base/errors.ts';
 import type { ServiceAccount } from '../model/generated/api.ts';
 import { type DockerConfig, matchesImage, parseSchemeless } from './credentials.ts';
