@@ -70,6 +70,8 @@ export function parseCgroup(version: 1 | 2, texts: Readonly<Record<string, strin
   const cpuUs = parseFlat(texts['cpu.stat'] ?? '').get('usage_usec');
   const memoryAndSwap = number('memory.memsw.limit_in_bytes');
   const limit = number(version === 1 ? 'memory.limit_in_bytes' : 'memory.max');
+  // v1 has no such files, and a kubelet tells zeros there.
+  const pressure = (file: string): PsiStats | undefined => (version === 1 ? noPressure : parsePressure(texts[file]));
   return {
     at,
     // cpu.stat counts µs, cpuacct.usage ns.
@@ -97,9 +99,9 @@ export function parseCgroup(version: 1 | 2, texts: Readonly<Record<string, strin
       .filter((line) => line !== '')
       .map(Number),
     psi: {
-      cpu: parsePressure(texts['cpu.pressure']),
-      memory: parsePressure(texts['memory.pressure']),
-      io: parsePressure(texts['io.pressure']),
+      cpu: pressure('cpu.pressure'),
+      memory: pressure('memory.pressure'),
+      io: pressure('io.pressure'),
     },
   };
 }
@@ -122,6 +124,9 @@ function parseFlat(text: string): Map<string, number> {
   }
   return found;
 }
+
+const calm: PsiStats['some'] = { total: 0, avg10: 0, avg60: 0, avg300: 0 };
+const noPressure: PsiStats = { full: calm, some: calm };
 
 /** `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`, and `full …` (Documentation/accounting/psi.rst; total in µs). */
 export function parsePressure(text: string | undefined): PsiStats | undefined {

@@ -21,8 +21,10 @@ describe('cgroup files', () => {
       },
       5,
     );
+    const calm = { total: 0, avg10: 0, avg60: 0, avg300: 0 };
+    const psi = { full: calm, some: calm };
     assert.deepEqual(statsOf(reading, 7), {
-      cpu: { time: 5, usageNanoCores: 7, usageCoreNanoSeconds: 192640434, psi: undefined },
+      cpu: { time: 5, usageNanoCores: 7, usageCoreNanoSeconds: 192640434, psi },
       memory: {
         time: 5,
         usageBytes: 10940416,
@@ -31,9 +33,9 @@ describe('cgroup files', () => {
         pageFaults: 12,
         majorPageFaults: 3,
         availableBytes: undefined,
-        psi: undefined,
+        psi,
       },
-      io: { time: 5, psi: undefined },
+      io: { time: 5, psi },
       swap: { time: 5, swapUsageBytes: 0, swapAvailableBytes: undefined },
     });
     assert.deepEqual(reading.processes, [17, 18]);
