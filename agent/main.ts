@@ -9,6 +9,10 @@ const commands: Record<string, { summary: string; load: () => Promise<Command> }
     summary: 'run this machine as a Kubernetes node (kubelet flags and configuration)',
     load: async () => (await import('./cli/run.ts')).run,
   },
+  kubelet: {
+    summary: "run in a kubelet's place, beside a kube-proxy; also when keelson is called by a link named kubelet",
+    load: async () => (await import('./cli/run.ts')).runKubelet,
+  },
   up: {
     summary: 'run the pods of a folder of manifests on this machine (--cluster: in a cluster made for them)',
     load: async () => (await import('./cli/up.ts')).up,

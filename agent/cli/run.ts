@@ -1,3 +1,4 @@
+import { writeFileSync } from 'node:fs';
 import { AgentError, messageOf } from '../base/errors.ts';
 import { askedFor, loadConfig } from '../config/config.ts';
 import { flagUsage } from '../config/flags.ts';
@@ -7,7 +8,13 @@ import { createLog } from './log.ts';
 import { runNode } from './wiring/node.ts';
 
 /** `keelson run`: the node agent in the foreground, with kubelet's flags and configuration. Exit codes: 0 ended by a signal, 1 an error, as kubelet's. */
-export async function run(args: readonly string[], signal: AbortSignal): Promise<number> {
+export const run = (args: readonly string[], signal: AbortSignal): Promise<number> => runAs('keelson', args, signal);
+
+/** `keelson kubelet`, or the launcher called by a link named kubelet: the agent in a kubelet's place, beside a kube-proxy, and found by `pidof kubelet`. */
+export const runKubelet = (args: readonly string[], signal: AbortSignal): Promise<number> =>
+  runAs('kubelet', ['--no-proxy', ...args], signal);
+
+async function runAs(processName: string, args: readonly string[], signal: AbortSignal): Promise<number> {
   try {
     switch (askedFor(args)) {
       case 'help':
@@ -22,6 +29,8 @@ export async function run(args: readonly string[], signal: AbortSignal): Promise
         break;
     }
     const config = await loadConfig(args, { readFile: readText, listFiles: listFilesBelow });
+    // The kernel's name for the process, which pidof and pgrep know it by (proc_pid_comm(5)). process.title would hide the flags.
+    writeFileSync('/proc/self/comm', processName);
     const log = createLog(config.verbosity);
     for (const warning of config.warnings) log.warn({}, warning);
     if (!config.noProxy && config.kubeconfig !== undefined) {

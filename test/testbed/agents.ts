@@ -54,7 +54,7 @@ export const joinCluster = async (lab: LabRecord, node: NodeRecord): Promise<Com
 export const kubeletCommand = async (agent: AgentKind): Promise<Command> =>
   agent === 'upstream'
     ? { argv: [await ensureBinary('kubelet')], env: {} }
-    : { argv: [keelson, 'run', '--no-proxy'], env: { KEELSON_CACHE: cacheRoot() } };
+    : { argv: [resolve(import.meta.dirname, 'kubelet')], env: { KEELSON_CACHE: cacheRoot() } };
 
 /** The command line of a node's agent. */
 export const agentCommand = async (lab: LabRecord, node: NodeRecord): Promise<Command> => {
