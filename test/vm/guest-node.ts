@@ -119,6 +119,8 @@ export const nodeConfig = (more: object = {}): object => ({
   authentication: { anonymous: { enabled: false }, webhook: { enabled: false } },
   authorization: { mode: 'AlwaysAllow' },
   failSwapOn: false,
+  // On a busy machine the start of many containers at once takes an emulated one minutes.
+  runtimeRequestTimeout: '20m',
   resolvConf: '/etc/resolv.conf',
   evictionHard: { 'memory.available': '20Mi', 'nodefs.available': '1%', 'imagefs.available': '1%', 'nodefs.inodesFree': '1%' },
   imageGCHighThresholdPercent: 100,
