@@ -78,8 +78,8 @@ const stages: readonly Stage[] = [
     name: 'e2e',
     says: 'upstream e2e specs on a lab with our node',
     prepared: true,
-    limitMs: 30 * minute,
-    steps: [{ suite: 'smoke' }, { suite: 'node-basic' }],
+    limitMs: 40 * minute,
+    steps: [{ suite: 'smoke' }, { suite: 'node-conformance-fast' }],
   },
   {
     name: 'vm',
@@ -101,7 +101,7 @@ Runs every check and test, installing and building first what they need, and end
 
 stages: ${stages.map(({ name, says }) => `${name.padEnd(11)} ${says}`).join('\n        ')}
 
---suite  the suite of test/e2e/suites for the e2e stage (default: smoke and node-basic)
+--suite  the suite of test/e2e/suites for the e2e stage (default: smoke and node-conformance-fast)
 `;
 
 // ------------------------------------------------------------------------------------------------------------------ running commands
