@@ -268,12 +268,26 @@ function planSync(input: PlanInput, runtime: RuntimePod, draft: Draft): void {
   }
 
   const resize = resizeOf(pod, input.actuated, work.podSize, runtime);
-  for (const kill of containersToKill(input, runtime, resize)) {
+  const kills = containersToKill(input, runtime, resize);
+  for (const kill of kills) {
     stopContainer(input, draft, kill.container, kill.latest, kill.graceSeconds, kill.reason, kill.message, undefined, kill.comesBack);
   }
   const held = planResize(input, resize, draft);
-  for (const start of containersToStart(input, runtime)) planStart(input, runtime, sandbox.id, start, held, draft);
+  const ending = nothingStays(pod, runtime, kills);
+  for (const start of containersToStart(input, runtime)) {
+    if (ending && isSidecar(start.container)) draft.wait(start.container.name, 'is not started again: the last app container is ending');
+    else planStart(input, runtime, sandbox.id, start, held, draft);
+  }
   pruneDead(input, runtime, draft);
+}
+
+/** True when each app container has ended for good or is being stopped for good: then the pod is about to end, and no sidecar is started for it any more. */
+function nothingStays(pod: AgentPod, runtime: RuntimePod, kills: readonly Kill[]): boolean {
+  return pod.spec.containers.every((container) => {
+    const latest = latestContainer(runtime, container.name);
+    if (latest?.state === 'exited') return !shouldStart(container, pod.spec, latest);
+    return kills.some((kill) => kill.latest === latest && !kill.comesBack);
+  });
 }
 
 /** True when volumes have been failing for so long that a sandbox in which nothing has been started is not kept for them. */

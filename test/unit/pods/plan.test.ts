@@ -226,6 +226,23 @@ const cases: Case[] = [
     },
     actions: ['stop a 5'],
   },
+  ...(
+    [
+      ['Never', ['stop a 30'], 'the pod is about to end: its sidecar is not started again'],
+      ['Always', ['stop a 30', 'start side#1'], 'the sidecar is started again for the container that comes back'],
+    ] as const
+  ).map(
+    ([restartPolicy, actions, what]): Case => ({
+      name: `liveness of the only app container failed, ${restartPolicy}: ${what}`,
+      input: {
+        pod: pod({ restartPolicy, initContainers: [sidecar], containers: [container('a', { livenessProbe: {} })] }),
+        runtime: runtimePod([sandbox()], [instance('a'), instance('side', { state: 'exited', exitCode: 1 })]),
+        verdicts: () => ({ liveness: false }),
+        work: { images: new Map([['side', { attempt: 1, image: 'side:1', imageRef: 'r' }]]) },
+      },
+      actions: [...actions],
+    }),
+  ),
   {
     name: 'image changed: stop',
     input: { pod: pod({ containers: [container('a', { image: 'a:2' })] }), runtime: runtimePod([sandbox()], [instance('a')]) },
