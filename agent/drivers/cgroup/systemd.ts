@@ -51,6 +51,14 @@ function quotaPerSecond(quotaUs: number, periodUs: number): string {
   return `${Math.ceil(perSecond / 10_000) * 10_000}`;
 }
 
+/** The values with the quota that systemd makes of it, so that the file says the same whoever writes it last (opencontainers/cgroups addCPUQuota). */
+function asSystemdKeeps(values: CgroupValues): CgroupValues {
+  const { cpuQuotaUs = 0, cpuPeriodUs = 0 } = values;
+  if (cpuQuotaUs <= 0) return values;
+  const perSecond = Number(quotaPerSecond(cpuQuotaUs, cpuPeriodUs));
+  return { ...values, cpuQuotaUs: Math.floor((perSecond * (cpuPeriodUs || 100_000)) / 1_000_000) };
+}
+
 function list(properties: readonly Property[]): string[] {
   return [`${properties.length}`, ...properties.flat()];
 }
@@ -80,12 +88,13 @@ export function systemdCgroups(cgroups: Cgroups, call: CallSystemd = callSystemd
           await setProperties(unit, values, signal);
         }
       }
-      await cgroups.create(cgroup, values, signal);
+      await cgroups.create(cgroup, unit.endsWith('.slice') ? asSystemdKeeps(values) : values, signal);
     },
     async set(cgroup, values, signal) {
       const unit = path.basename(cgroup);
-      if (unit.endsWith('.slice')) await setProperties(unit, values, signal);
-      await cgroups.set(cgroup, values, signal);
+      const isSlice = unit.endsWith('.slice');
+      if (isSlice) await setProperties(unit, values, signal);
+      await cgroups.set(cgroup, isSlice ? asSystemdKeeps(values) : values, signal);
     },
     async remove(cgroup, signal) {
       const unit = path.basename(cgroup);

@@ -3,6 +3,7 @@ import { describe, test } from 'node:test';
 import { AgentError } from '../../../agent/base/errors.ts';
 import type { Cgroups } from '../../../agent/drivers/cgroup/cgroups.ts';
 import { cpuMask, systemdCgroups, unitProperties } from '../../../agent/drivers/cgroup/systemd.ts';
+import type { CgroupValues } from '../../../agent/drivers/cgroup/values.ts';
 
 const infinity = '18446744073709551615';
 
@@ -66,6 +67,16 @@ describe('slices', () => {
       `StartTransientUnit kubepods.slice replace 7 Description s pods of this node: kubepods.slice Wants as 1 -.slice DefaultDependencies b false MemoryAccounting b true CPUAccounting b true IOAccounting b true TasksAccounting b true 0`,
       'create /kubepods.slice',
     ]);
+  });
+  test('the file gets the quota that systemd rounds to', async () => {
+    const quotas: (number | undefined)[] = [];
+    const note = (_: string, values: CgroupValues): Promise<void> => Promise.resolve(void quotas.push(values.cpuQuotaUs));
+    const cgroups = systemdCgroups({ version: 2, create: note, set: note } as unknown as Cgroups, () => Promise.resolve());
+    await cgroups.create(slice, { cpuQuotaUs: 31_500, cpuPeriodUs: 100_000 }, signal);
+    await cgroups.set(slice, { cpuQuotaUs: 31_500, cpuPeriodUs: 50_000 }, signal);
+    await cgroups.set(slice, { cpuQuotaUs: -1, cpuPeriodUs: 100_000 }, signal);
+    await cgroups.set('/podruntime', { cpuQuotaUs: 31_500, cpuPeriodUs: 100_000 }, signal);
+    assert.deepEqual(quotas, [32_000, 31_500, -1, 31_500]);
   });
   test('there already: only told', async () => {
     const { cgroups, log } = recording(new AgentError('AlreadyExists', 'x'));
