@@ -93,10 +93,27 @@ interface Tree {
   readonly units: Record<string, Record<string, string>>;
 }
 
-const dump = async (): Promise<Tree> => ({
+const dumpOnce = async (): Promise<Tree> => ({
   cgroups: await dumpCgroups(vm),
   units: await dumpUnits(vm, "'kubepods*.slice' system.slice kubereserved.slice"),
 });
+
+/** The tree when it has come to rest: a container's scope is there before its values are. */
+const dump = (): Promise<Tree> => {
+  let before = '';
+  return waitFor(
+    'the tree to rest',
+    patience,
+    async () => {
+      const now = await dumpOnce();
+      const text = JSON.stringify(now);
+      if (text === before) return now;
+      before = text;
+      return undefined;
+    },
+    2000,
+  );
+};
 
 /** Runs the pods with this agent until all of their containers run and what follows from that is written. */
 const settle = async (agent: Agent): Promise<Tree> => {
