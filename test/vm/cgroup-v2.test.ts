@@ -40,21 +40,22 @@ const spec = (containers: Container[], more: Partial<Pod['spec']> = {}): Pod['sp
   ...more,
 });
 
+// No CPU limit is small: the runtime's own start is held to it too, which in an emulated machine takes minutes.
 const pods: Record<string, Pod['spec']> = {
-  guaranteed: spec([container('main', { limits: { cpu: '100m', memory: '64Mi' } })]),
+  guaranteed: spec([container('main', { limits: { cpu: '300m', memory: '64Mi' } })]),
   limited: spec([
-    container('first', { requests: { cpu: '150m', memory: '32Mi' }, limits: { cpu: '300m', memory: '96Mi' } }),
-    container('second', { requests: { cpu: '7m', memory: '16Mi' }, limits: { cpu: '15m', memory: '48Mi' } }),
+    container('first', { requests: { cpu: '150m', memory: '32Mi' }, limits: { cpu: '600m', memory: '96Mi' } }),
+    container('second', { requests: { cpu: '7m', memory: '16Mi' }, limits: { cpu: '415m', memory: '48Mi' } }),
   ]),
-  'half-limited': spec([container('bound', { limits: { cpu: '50m', memory: '32Mi' } }), container('free', undefined)]),
+  'half-limited': spec([container('bound', { limits: { cpu: '300m', memory: '32Mi' } }), container('free', undefined)]),
   'best-effort': spec([container('main', undefined)]),
   'pod-level': spec([container('asks', { requests: { cpu: '50m', memory: '24Mi' } }), container('silent', undefined)], {
-    resources: { requests: { cpu: '200m', memory: '64Mi' }, limits: { cpu: '400m', memory: '128Mi' } },
+    resources: { requests: { cpu: '200m', memory: '64Mi' }, limits: { cpu: '800m', memory: '128Mi' } },
   }),
   sidecar: spec([container('main', { requests: { cpu: '20m', memory: '20Mi' } })], {
     initContainers: [container('side', { requests: { cpu: '30m', memory: '40Mi' } }, { restartPolicy: 'Always' })],
   }),
-  huge: spec([container('main', { limits: { cpu: '50m', memory: '32Mi', 'hugepages-2Mi': '4Mi' } })]),
+  huge: spec([container('main', { limits: { cpu: '200m', memory: '32Mi', 'hugepages-2Mi': '4Mi' } })]),
 };
 
 const containersOf = (all: Record<string, Pod['spec']>): string[] =>
@@ -120,11 +121,11 @@ const settle = async (agent: Agent): Promise<Tree> => {
   await setManifests(vm, pods);
   await startAgent(vm, agent, config);
   await waitForContainers(vm, containersOf(pods));
-  // The shares of the Burstable class follow the pods: (150 + 7 + 50 + 200 + 30 + 20) m of CPU are 467 shares, which are a weight of 18.
+  // The shares of the Burstable class follow the pods: (150 + 7 + 300 + 200 + 30 + 20) m of CPU are 723 shares, which are a weight of 28.
   await waitFor(
     'the shares of the Burstable class',
     patience,
-    async () => (await vm.run('cat /sys/fs/cgroup/kubepods.slice/kubepods-burstable.slice/cpu.weight')).trim() === '18' || undefined,
+    async () => (await vm.run('cat /sys/fs/cgroup/kubepods.slice/kubepods-burstable.slice/cpu.weight')).trim() === '28' || undefined,
     2000,
   );
   return dump();
@@ -176,7 +177,7 @@ test('the values that follow from the manifests', () => {
     ours.cgroups[path] ?? assert.fail(`there is no ${path}: ${Object.keys(ours.cgroups).join('\n')}`);
   const burstable = 'kubepods.slice/kubepods-burstable.slice';
   const guaranteed = at('kubepods.slice/kubepods-pod(guaranteed).slice');
-  assert.equal(guaranteed['cpu.max'], '10000 100000');
+  assert.equal(guaranteed['cpu.max'], '30000 100000');
   assert.equal(guaranteed['memory.max'], String(64 << 20));
   assert.equal(guaranteed['pids.max'], '300');
   const main = at('kubepods.slice/kubepods-pod(guaranteed).slice/(guaranteed/main).scope');
@@ -187,7 +188,7 @@ test('the values that follow from the manifests', () => {
   const limited = at(`${burstable}/kubepods-burstable-pod(limited).slice`);
   assert.equal(limited['memory.max'], String((96 + 48) << 20));
   // systemd keeps whole percents, and the file says what systemd does.
-  assert.equal(limited['cpu.max'], '32000 100000');
+  assert.equal(limited['cpu.max'], '102000 100000');
   assert.equal(at(`${burstable}/kubepods-burstable-pod(half-limited).slice`)['memory.max'], 'max');
   assert.equal(at(`${burstable}/kubepods-burstable-pod(pod-level).slice`)['memory.max'], String(128 << 20));
   assert.equal(at('kubepods.slice/kubepods-besteffort.slice')['cpu.weight'], '1');
