@@ -217,8 +217,10 @@ test('a peer that goes silent is noticed by missing PING answers', async () => {
   });
   await new Promise<void>((resolve) => relay.listen(0, '127.0.0.1', resolve));
   const { port } = relay.address() as { port: number };
-  // Time runs 100 times faster for the liveness check; the silence lasts four ticks.
-  const clock = { ...systemClock, after: (ms: number, fn: () => void) => systemClock.after(ms / 100, fn) };
+  await using closing = new AsyncDisposableStack();
+  closing.defer(() => void relay.close());
+  // Time runs 100 times faster for the liveness check (its ticks are 5 s apart), and for nothing else; the silence lasts four ticks.
+  const clock = { ...systemClock, after: (ms: number, fn: () => void) => systemClock.after(ms === 5000 ? 50 : ms, fn) };
   await using client = createKubeClient({
     auth: { ...api.auth, server: `https://127.0.0.1:${port}` },
     clock,
@@ -229,7 +231,6 @@ test('a peer that goes silent is noticed by missing PING answers', async () => {
   await until('the watch', () => api.watches.length === 1);
   silent = true;
   await assert.rejects(watching, { code: 'Unavailable', message: /PING/ });
-  relay.close();
 });
 
 describe('identities', () => {
