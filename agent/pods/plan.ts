@@ -408,9 +408,12 @@ function containersToStart(input: Pick<PlanInput, 'pod' | 'verdicts'>, runtime: 
   const initContainers = pod.spec.initContainers ?? [];
   const sandboxId = runtime.sandboxes[0]?.id;
   if (!hasInitialized(pod, runtime)) {
-    for (const container of initContainers) {
-      // A new sandbox runs its init containers anew.
-      const latest = runtime.containers.find((c) => c.name === container.name && c.sandboxId === sandboxId);
+    // A new sandbox runs its init containers anew.
+    const inSandbox = (name: string): RuntimeContainer | undefined =>
+      runtime.containers.find((c) => c.name === name && c.sandboxId === sandboxId);
+    const reached = initContainers.findLastIndex((c) => !isSidecar(c) && inSandbox(c.name) !== undefined);
+    for (const [at, container] of initContainers.entries()) {
+      const latest = inSandbox(container.name);
       if (isSidecar(container)) {
         if (latest?.state !== 'running') {
           starts.push({ container, kind: 'init' });
@@ -419,6 +422,8 @@ function containersToStart(input: Pick<PlanInput, 'pod' | 'verdicts'>, runtime: 
         if (container.startupProbe !== undefined && input.verdicts(latest.id).startup !== true) return starts;
       } else {
         if (latest?.state === 'exited' && latest.exitCode === 0) continue;
+        // One after which another was started has completed, also when the runtime no longer knows it (kuberuntime computeInitContainerActions).
+        if (latest === undefined && at < reached) continue;
         if (latest?.state !== 'running') starts.push({ container, kind: 'init' });
         return starts;
       }

@@ -204,6 +204,15 @@ const cases: Case[] = [
     actions: ['start j#0'],
   },
   {
+    name: 'an init container that somebody has removed from the runtime is not run again when a later one has been started',
+    input: {
+      pod: pod({ initContainers: [container('i'), container('j')] }),
+      runtime: runtimePod([sandbox()], [instance('j')]),
+      work: have('a', 'i'),
+    },
+    actions: [],
+  },
+  {
     name: 'a sidecar that runs lets the app start',
     input: { pod: pod({ initContainers: [sidecar] }), runtime: runtimePod([sandbox()], [instance('side')]), work: have('a') },
     actions: ['start a#0'],
