@@ -1,0 +1,13 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { isWorthCollecting } from '../../../agent/cli/wiring/idle-collection.ts';
+
+const mib = 2 ** 20;
+const cases: [name: string, heapMib: number, keptMib: number, cores: number, expected: boolean][] = [
+  ['at rest after a burst', 45, 25, 0.01, true],
+  ['at rest, nothing much since the last time', 30, 25, 0.01, false],
+  ['never collected: what starting has left behind', 30, 0, 0.01, true],
+  ['in the middle of work', 45, 25, 0.4, false],
+];
+for (const [name, heapMib, keptMib, cores, expected] of cases)
+  test(name, () => assert.equal(isWorthCollecting({ heapBytes: heapMib * mib, keptBytes: keptMib * mib, cores }), expected));
