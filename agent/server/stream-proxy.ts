@@ -127,7 +127,10 @@ async function passThrough(a: Duplex, b: Duplex, options: ProxyOptions): Promise
   options.closing.addEventListener('abort', closeBoth, { once: true });
   if (options.closing.aborted) closeBoth();
   for (const [side, other] of [[a, b] as const, [b, a] as const]) {
-    outliveWriteErrors(side);
+    // A client that is gone and whose input nobody takes is not read to its end: it is waited for, but not for ever.
+    outliveWriteErrors(side, () => {
+      if (side === a && a instanceof Socket) a.setTimeout(lingerMs, closeBoth);
+    });
     // An error now is a peer that went away. It closes the stream, and there is nobody left to tell.
     side.on('error', () => undefined);
     // Every byte passes both sockets: when one was idle for so long, so was the stream.
@@ -159,14 +162,17 @@ async function passThrough(a: Duplex, b: Duplex, options: ProxyOptions): Promise
  * Node destroys a socket that could not be written to, and with it what has come in and was not read yet: the output of an exec whose runtime closed while its client
  * still spoke. Here such a write is dropped, and reading goes on to the connection's end, which comes by itself.
  */
-function outliveWriteErrors(socket: Duplex): void {
+function outliveWriteErrors(socket: Duplex, onBroken: () => void): void {
   const write = socket._write.bind(socket);
   const writev = socket._writev?.bind(socket);
   let broken = false;
   const outlive =
     (callback: (error?: Error | null) => void) =>
     (error?: Error | null): void => {
-      broken ||= error != null;
+      if (error != null && !broken) {
+        broken = true;
+        onBroken();
+      }
       callback();
     };
   socket._write = (chunk, encoding, callback) => {
