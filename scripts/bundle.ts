@@ -1,5 +1,5 @@
 // Packs the agent and its libraries into a few files of plain JavaScript: `node scripts/bundle.ts FOLDER`. The launcher runs these, since stripped code in few files takes
-// 15 MiB less memory than some three hundred modules do, and starts sooner (docs/measurements.md). Names and lines stay, so that stack traces can be read.
+// 15 MiB less memory than some three hundred modules do, and starts sooner (docs/measurements.md). Names stay and lines are short, so that stack traces can be read.
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
 import { dirname, join, relative, resolve } from 'node:path';
 import { build, type Plugin } from 'esbuild';
@@ -41,7 +41,10 @@ try {
     target: 'node26',
     // Has a native part, which it finds from where it lies.
     external: ['koffi'],
+    // V8 keeps the text as long as the process lives.
     minifySyntax: true,
+    minifyWhitespace: true,
+    lineLimit: 120,
     legalComments: 'none',
     // CommonJS libraries ask for Node's own modules by require.
     banner: { js: "import { createRequire as requireFrom } from 'node:module';\nconst require = requireFrom(import.meta.url);" },
