@@ -101,7 +101,7 @@ test('up, curl, logs, exec, why, edit, a killed agent, down: and nothing is left
 
   const first = await keelson('up', '--manifests', manifests);
   assert.equal(first.code, 0, first.out);
-  assert.match(first.out, /web: sandbox and network \(\d+ ms\)/);
+  assert.match(first.out, /web: sandbox and network \([\d.]+ m?s\)/);
   assert.match(first.out, /web: Running, ready, 10\./);
   assert.match(first.out, /\.\/keelson logs web/);
   const web = await shown('web');
