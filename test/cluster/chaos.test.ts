@@ -163,6 +163,18 @@ const isLostEnd = (status: ContainerStatus): boolean => {
   return endsByItself(status) && status.restartCount === 1 && last?.exitCode === 255 && last.reason === 'Unknown';
 };
 
+/**
+ * Containers ("pod/name") whose first start containerd cut short, killed or ended in the middle of it, and of which it then will not let go ("cannot delete running
+ * task", test/testbed/inventory.ts isLostByRuntime): nobody ever saw them run, and their name is taken, so that the next instance bears the next number, kubelet's as ours.
+ */
+const lostStarts = new Set<string>();
+
+const isLostStart = (key: string, status: ContainerStatus): boolean => {
+  if (status.restartCount !== 1 || status.lastState?.terminated !== undefined) return false;
+  if (!runningIds.has(key)) lostStarts.add(key);
+  return lostStarts.has(key);
+};
+
 const judge = ({ type, pod }: PodEvent): void => {
   if (deleting) return;
   const podName = pod.metadata?.name ?? '';
@@ -175,7 +187,7 @@ const judge = ({ type, pod }: PodEvent): void => {
   if (type === 'DELETED') complain('deleted by somebody');
   for (const status of statusesOf(pod)) {
     const key = `${podName}/${status.name}`;
-    if (status.restartCount > 0 && !isLostEnd(status))
+    if (status.restartCount > 0 && !isLostEnd(status) && !isLostStart(key, status))
       complain(`${status.name} has restartCount ${status.restartCount}, last state ${JSON.stringify(status.lastState)}`);
     const known = runningIds.get(key);
     if (status.state?.running !== undefined) {
@@ -385,7 +397,11 @@ test('thirty pods start and run through it all', { timeout: 300_000 }, () =>
       assert.equal(pod.status?.phase, 'Running', `${pod.metadata?.name}`);
       assert.ok(isReady(pod), `${pod.metadata?.name}`);
       for (const status of statusesOf(pod))
-        assert.equal(isLostEnd(status) ? 0 : status.restartCount, 0, `${pod.metadata?.name}/${status.name}`);
+        assert.equal(
+          isLostEnd(status) || lostStarts.has(`${pod.metadata?.name}/${status.name}`) ? 0 : status.restartCount,
+          0,
+          `${pod.metadata?.name}/${status.name}`,
+        );
     }
     const { items } = await api<{ items: { reason: string; type: string; message: string; involvedObject: { name: string } }[] }>(
       openLab(name),
@@ -398,6 +414,7 @@ test('thirty pods start and run through it all', { timeout: 300_000 }, () =>
       ({ reason, involvedObject, message }) => reason === 'Killing' && involvedObject.name !== 'warm-up' && !isHalfStarted(message),
     );
     const halfStarted = items.filter(({ reason, message }) => reason === 'Killing' && isHalfStarted(message)).length;
+    tell(`containers whose first start the runtime lost and will not let go of: ${lostStarts.size}`);
     tell(`containers that a killed runtime knew no more whether it had started them: ${halfStarted}`);
     assert.deepEqual(
       killed.map(({ involvedObject, message }) => `${involvedObject.name}: ${message}`),
