@@ -1,4 +1,4 @@
-import { mkdir, readFile } from 'node:fs/promises';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { flushCompileCache } from 'node:module';
 import { join } from 'node:path';
 import type { StatusResponse } from '../../../cri-protos/generated/cri.ts';
@@ -132,6 +132,10 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
   checkWatchdog(watchdogTimeoutMs);
   // A cgroup of its own, so that what the agent takes is counted and bounded apart; cgroupfs with either driver, as upstream.
   if (kc.kubeletCgroups !== '') await plainCgroups.adopt(kc.kubeletCgroups, process.pid, signal);
+  // To go below what it was given takes CAP_SYS_RESOURCE. Without it the agent runs on, as upstream's does.
+  await writeFile('/proc/self/oom_score_adj', String(kc.oomScoreAdj)).catch((error: unknown) =>
+    log.warn({ oomScoreAdj: kc.oomScoreAdj, err: messageOf(error) }, 'the agent stays as likely to be killed for want of memory as it was'),
+  );
   const mounts = openMounts();
 
   const cluster = config.kubeconfig === undefined ? undefined : await openCluster(config, nodeName, stack, log, signal);
