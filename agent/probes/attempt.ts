@@ -1,6 +1,7 @@
 import { request as httpRequest, type IncomingMessage, type RequestOptions } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import { connect } from 'node:net';
+import { Client, credentials } from '@grpc/grpc-js';
 import type { ExecSyncRequest, ExecSyncResponse } from '../../cri-protos/generated/cri.ts';
 import type { Clock } from '../base/clock.ts';
 import { hasCode, messageOf } from '../base/errors.ts';
@@ -201,8 +202,6 @@ export async function grpcAttempt(
   signal: AbortSignal,
 ): Promise<Attempt> {
   const failure = (message: string): Attempt => ({ kind: 'failure', message });
-  // Most nodes have no gRPC probe: the library is loaded with the first.
-  const { Client, credentials } = await import('@grpc/grpc-js');
   const address = joinHostPort(host, port);
   const client = new Client(address, credentials.createInsecure(), {
     'grpc.primary_user_agent': userAgent,

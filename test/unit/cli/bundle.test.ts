@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { readdirSync, readFileSync } from 'node:fs';
+import { globSync, readdirSync, readFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -32,4 +32,14 @@ test('everything that running a node takes can be loaded, the contracts too', as
 
 test('the child that does what may hang runs', async () => {
   assert.equal(await node(join(folder, 'child.mjs'), 'fileType', JSON.stringify({ path: '/' })), '{"result":"Directory"}\n');
+});
+
+test('no package is loaded by a dynamic import', () => {
+  // Packed, what such an import of a CommonJS library gives has nothing but a default: names taken from it are undefined, and only when they are used.
+  const sources = globSync('agent/**/*.ts', { cwd: repository });
+  assert.ok(sources.length > 100);
+  assert.deepEqual(
+    sources.filter((file) => /import\(['"](?!\.|node:)/.test(readFileSync(join(repository, file), 'utf8'))),
+    [],
+  );
 });
