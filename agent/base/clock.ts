@@ -19,6 +19,15 @@ export interface Clock {
   deadline(signal: AbortSignal, ms: number): Deadline;
 }
 
+/** Sleeps until `ms` have passed or the signal aborts, whichever is first: for loops that look at the signal themselves. */
+export async function pause(clock: Clock, ms: number, signal: AbortSignal): Promise<void> {
+  try {
+    await clock.sleep(ms, signal);
+  } catch (error) {
+    if (!signal.aborted) throw error;
+  }
+}
+
 // setTimeout holds its delay in a signed 32-bit integer; a longer one would fire at once.
 const longestTimerMs = 2 ** 31 - 1;
 

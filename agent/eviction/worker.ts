@@ -1,4 +1,4 @@
-import type { Clock } from '../base/clock.ts';
+import { type Clock, pause } from '../base/clock.ts';
 import { messageOf } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import type { ReadonlyTable } from '../base/table.ts';
@@ -94,19 +94,19 @@ export function startEviction(options: EvictionOptions): Eviction {
       }
       // After an eviction it is looked at again as soon as the pods are gone: until then nothing has been freed.
       if (evicted.length > 0) await untilGone(evicted);
-      else await pause();
+      else await untilNextLook();
     }
   }
 
-  async function pause(): Promise<void> {
+  async function untilNextLook(): Promise<void> {
     if (!options.watchMemory) {
-      await clock.sleep(monitorMs, signal).catch(() => undefined);
+      await pause(clock, monitorMs, signal);
       return;
     }
     const thresholds = options.settings().thresholds.filter((t) => conditionOf(t.signal) === 'MemoryPressure');
     const until = clock.mono() + monitorMs;
     while (clock.mono() < until && !signal.aborted) {
-      await clock.sleep(memoryWatchMs, signal).catch(() => undefined);
+      await pause(clock, memoryWatchMs, signal);
       const reading = {
         ...options.stats.memory(),
         fileSystems: { ...layout, nodeFs: { time: 0 }, imageFs: undefined, containerFs: undefined },
@@ -123,7 +123,7 @@ export function startEviction(options: EvictionOptions): Eviction {
         log.warn({ podUids: uids }, 'evicted pods are not gone yet');
         return;
       }
-      await clock.sleep(cleanupPollMs, signal).catch(() => undefined);
+      await pause(clock, cleanupPollMs, signal);
     }
   }
 

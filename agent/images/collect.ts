@@ -1,5 +1,5 @@
 import type { Image } from '../../cri-protos/generated/cri.ts';
-import type { Clock } from '../base/clock.ts';
+import { type Clock, pause } from '../base/clock.ts';
 import { AgentError, messageOf } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import {
@@ -144,7 +144,7 @@ export function startImageCollector(options: CollectOptions): ImageCollector {
   async function run(): Promise<void> {
     while (!options.signal.aborted) {
       const done = await round();
-      await clock.sleep(done ? periodMs : notReadyMs, options.signal).catch(() => undefined);
+      await pause(clock, done ? periodMs : notReadyMs, options.signal);
     }
   }
   const running = run();

@@ -1,5 +1,5 @@
 import { basename, dirname, join } from 'node:path';
-import type { Clock } from '../base/clock.ts';
+import { type Clock, pause } from '../base/clock.ts';
 import { AgentError, messageOf } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import { startLoop } from '../base/loop.ts';
@@ -110,9 +110,7 @@ export function startLogRotation(options: LogRotationOptions): AsyncDisposable {
         const size = await files.size(path).catch(() => undefined);
         if (size === undefined || size >= options.maxSizeBytes) loop.enqueue(id);
       }
-      await clock.sleep(options.intervalMs, controller.signal).catch((error: unknown) => {
-        if (!controller.signal.aborted) throw error;
-      });
+      await pause(clock, options.intervalMs, controller.signal);
     }
   }
 

@@ -1,5 +1,5 @@
 import { request } from 'undici';
-import type { Clock } from '../base/clock.ts';
+import { type Clock, pause } from '../base/clock.ts';
 import { AgentError, messageOf } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import type { Table } from '../base/table.ts';
@@ -95,9 +95,7 @@ export function startHttpSource(options: HttpSourceOptions): StaticSource {
         if (message !== problem) log.error({ url, err: message }, 'manifest cannot be used');
         problem = message;
       }
-      await clock.sleep(options.checkIntervalMs, signal).catch((error: unknown) => {
-        if (!signal.aborted) throw error;
-      });
+      await pause(clock, options.checkIntervalMs, signal);
     }
   }
 

@@ -1,6 +1,6 @@
 import { open } from 'node:fs/promises';
 import type { Container, ContainerEventResponse, ContainerStatus, PodSandbox } from '../../cri-protos/generated/cri.ts';
-import type { Clock } from '../base/clock.ts';
+import { type Clock, pause } from '../base/clock.ts';
 import { hasCode, messageOf } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import type { Table } from '../base/table.ts';
@@ -265,8 +265,8 @@ export function watchRuntime(options: RuntimeWatchOptions): RuntimeWatch {
         if (problem === undefined) log.warn({ err: messageOf(error) }, 'container runtime does not answer');
         problem = messageOf(error);
       }
-      const pause = streaming && problem === undefined ? options.auditIntervalMs : options.relistIntervalMs;
-      await clock.sleep(pause, controller.signal).catch(() => undefined);
+      const interval = streaming && problem === undefined ? options.auditIntervalMs : options.relistIntervalMs;
+      await pause(clock, interval, controller.signal);
     }
   }
 
@@ -295,7 +295,7 @@ export function watchRuntime(options: RuntimeWatchOptions): RuntimeWatch {
         log.debug({ err: messageOf(error) }, 'runtime event stream broke');
       }
       streaming = false;
-      await clock.sleep(options.relistIntervalMs, controller.signal).catch(() => undefined);
+      await pause(clock, options.relistIntervalMs, controller.signal);
     }
   }
 

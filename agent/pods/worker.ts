@@ -1,6 +1,6 @@
 import type { BackoffPolicy } from '../base/backoff.ts';
 import { backoffDelayMs } from '../base/backoff.ts';
-import type { Clock } from '../base/clock.ts';
+import { type Clock, pause } from '../base/clock.ts';
 import { AgentError, hasCode, messageOf } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import { type Loop, startLoop } from '../base/loop.ts';
@@ -212,7 +212,7 @@ export function startPods(options: PodsOptions): Pods {
           log.warn({ err: messageOf(error) }, 'could not look for what pods left behind');
         }
       }
-      await clock.sleep(specs.synced && runtime.synced ? leftoverAuditMs : 1000, options.signal).catch(() => undefined);
+      await pause(clock, specs.synced && runtime.synced ? leftoverAuditMs : 1000, options.signal);
     }
   }
 

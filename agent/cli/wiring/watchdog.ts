@@ -1,4 +1,4 @@
-import type { Clock } from '../../base/clock.ts';
+import { type Clock, pause } from '../../base/clock.ts';
 import { AgentError, messageOf } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
 import type { Notify } from '../../drivers/systemd/notify.ts';
@@ -42,11 +42,7 @@ export async function runWatchdog({ clock, log, signal, timeoutMs, notify, check
         { check: problem.name, err: problem.error?.message },
         'the service manager is not told that we are well, because we are not',
       );
-    try {
-      await clock.sleep(timeoutMs / 2, signal);
-    } catch (error) {
-      if (!signal.aborted) throw error;
-    }
+    await pause(clock, timeoutMs / 2, signal);
   }
 
   async function tell(): Promise<void> {
