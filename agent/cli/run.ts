@@ -29,9 +29,14 @@ async function runAs(processName: string, args: readonly string[], signal: Abort
         break;
     }
     const config = await loadConfig(args, { readFile: readText, listFiles: listFilesBelow });
-    // The kernel's name for the process, which pidof and pgrep know it by (proc_pid_comm(5)). process.title would hide the flags.
-    writeFileSync('/proc/self/comm', processName);
     const log = createLog(config.verbosity);
+    try {
+      // The kernel's name for the process, which pgrep knows it by (proc_pid_comm(5)). process.title would hide the flags.
+      writeFileSync('/proc/self/comm', processName);
+    } catch (error) {
+      // As in a container whose /proc is read-only: nothing but the name is lost.
+      log.debug({ err: messageOf(error) }, 'the process keeps the name of its program');
+    }
     for (const warning of config.warnings) log.warn({}, warning);
     if (!config.noProxy && config.kubeconfig !== undefined) {
       throw new AgentError(
