@@ -332,7 +332,7 @@ async function upCluster(wanted: string | undefined, timeoutSeconds: number, sig
   const manifests = manifestFolder(wanted);
   const startedAt = clock.mono();
   progress.line('Starting a control plane on this machine, in network namespaces of its own, and a node that joins it');
-  progress.line('(the first time this builds Kubernetes from source: about ten minutes on two cores)');
+  progress.line('(the first time this builds Kubernetes from source, which takes many minutes on two cores)');
   const code = await startCluster(signal);
   if (code !== 0) {
     process.stderr.write('error: the cluster did not come up, see above; ./keelson down removes what there is of it\n');
