@@ -116,8 +116,8 @@ async function copyServices(logs: QueriedLogs, query: NodeLogQuery, out: Writabl
     },
   });
   const asked = await logs.journalctl(journalUnits, collect, signal);
-  const known = asked === 0 ? Buffer.concat(units).toString('utf8') : '';
-  const journalled = services.filter((service) => known.includes(`${service}.service`));
+  const known = new Set(asked === 0 ? Buffer.concat(units).toString('utf8').split('\n') : []);
+  const journalled = services.filter((service) => known.has(`${service}.service`));
   const others = services.filter((service) => !journalled.includes(service));
   if (journalled.length > 0) {
     const ended = await logs.journalctl(journalArguments(journalled, options), out, signal);

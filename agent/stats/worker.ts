@@ -112,7 +112,8 @@ export function createStats(options: StatsOptions): Stats {
   const { clock, cgroups, runtime } = options;
   const files = cgroupFiles[cgroups.version];
   const rates = createRates();
-  const usage = new Map<string, DiskUsage & { readonly at: number }>();
+  // By path, and whose it is.
+  const usage = new Map<string, DiskUsage & { readonly at: number; readonly uid: string }>();
   let imageFsInfo: { answer: ImageFsInfoResponse; atMono: number } | undefined;
   // The first reading, so that the next one has a rate.
   nodeCpu(readCgroup('/', files.all));
@@ -279,10 +280,11 @@ export function createStats(options: StatsOptions): Stats {
     return text === undefined ? undefined : parseNetDev(text, clock.wall());
   }
 
-  /** Walks those paths whose usage is older than that; what cannot be walked in time keeps what was known of it. */
-  async function walk(paths: readonly string[], maxAgeMs: number, signal: AbortSignal): Promise<void> {
+  /** Walks those paths, of the pods with these UIDs, whose usage is older than that; what cannot be walked in time keeps what was known of it. */
+  async function walk(owners: ReadonlyMap<string, string>, maxAgeMs: number, signal: AbortSignal): Promise<void> {
     const now = clock.wall();
-    const stale = paths.filter((path) => now - (usage.get(path)?.at ?? 0) > maxAgeMs);
+    for (const [path, { uid }] of usage) if (!options.admitted.has(uid)) usage.delete(path);
+    const stale = [...owners.keys()].filter((path) => now - (usage.get(path)?.at ?? 0) > maxAgeMs);
     if (stale.length === 0) return;
     using deadline = clock.deadline(signal, walkTimeoutMs);
     const found = await options.diskUsage(stale, deadline.signal);
@@ -292,7 +294,7 @@ export function createStats(options: StatsOptions): Stats {
     const at = clock.wall();
     for (const path of stale) {
       const one = found.get(path);
-      if (one !== undefined) usage.set(path, { ...one, at });
+      if (one !== undefined) usage.set(path, { ...one, at, uid: owners.get(path) ?? '' });
       else if (!deadline.signal.aborted) usage.delete(path);
     }
   }
@@ -333,7 +335,11 @@ export function createStats(options: StatsOptions): Stats {
       logs: new Map(running.map((c) => [c.name, options.logFolder(row, c.name)])),
       hosts: options.hostsFile(row.uid),
     }));
-    const paths = places.flatMap(({ volumes, logs, hosts }) => [...volumes.map((v) => v.path), ...logs.values(), hosts]);
+    const owners = new Map(
+      places.flatMap(({ volumes, logs, hosts }, i) =>
+        [...volumes.map((v) => v.path), ...logs.values(), hosts].map((path) => [path, found[i]?.row.uid ?? ''] as const),
+      ),
+    );
     const [layers, systems, ownFs] = await Promise.all([
       writableLayers(found, uids === undefined, signal).catch((error: unknown) => {
         if (signal.aborted) throw error;
@@ -344,13 +350,9 @@ export function createStats(options: StatsOptions): Stats {
       }),
       known ?? fileSystems(signal),
       memoryVolumes(places.flatMap(({ volumes }, i) => inMemory(found[i]?.pod, volumes))),
-      walk(paths, diskMaxAgeMs, signal),
+      walk(owners, diskMaxAgeMs, signal),
     ]);
     const { nodeFs, containerFs, imageFs } = systems;
-    if (uids === undefined) {
-      const wanted = new Set(paths);
-      for (const path of usage.keys()) if (!wanted.has(path)) usage.delete(path);
-    }
     return found.map(({ row, pod, running }, i) => {
       const stats = podStats(row, pod, running, true);
       const place = places[i];

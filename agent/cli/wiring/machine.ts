@@ -5,6 +5,7 @@ import { AgentError, hasCode, messageOf } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
 import type { Config } from '../../config/config.ts';
 import type { Cgroups } from '../../drivers/cgroup/cgroups.ts';
+import { ownCgroup } from '../../drivers/cgroup/layout.ts';
 import type { CriClient } from '../../drivers/cri/client.ts';
 import type { Mounts } from '../../drivers/mounts/mounts.ts';
 
@@ -36,7 +37,7 @@ export function checkMachine(config: Config, cgroupVersion: 1 | 2, swapBytes: nu
 export async function accountsSwap(cgroups: Cgroups): Promise<boolean> {
   if (cgroups.version === 1) return (await cgroups.read('/', 'memory', 'memory.memsw.limit_in_bytes')) !== undefined;
   // The root has no memory.swap.max: the cgroup that we are in tells.
-  const own = /^0::(.*)$/m.exec(await readFile('/proc/self/cgroup', 'utf8'))?.[1];
+  const own = ownCgroup(await readFile('/proc/self/cgroup', 'utf8'));
   return own !== undefined && (await cgroups.read(own, 'memory', 'memory.swap.max')) !== undefined;
 }
 

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '../../base/clock.ts';
+import { hasCode } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
 import type { ReadonlyTable } from '../../base/table.ts';
 import type { Config } from '../../config/config.ts';
@@ -13,12 +14,14 @@ import { diskUsage, fileSystemSize } from '../../drivers/sys/disk-usage.ts';
 import { isErrno } from '../../drivers/sys/errno.ts';
 import type { AgentPod } from '../../model/pod.ts';
 import type { RuntimePod } from '../../pods/observed.ts';
+import { podLogDirectory } from '../../pods/sandbox-config.ts';
 import type { PodSpecRow } from '../../pods/worker.ts';
 import { type CgroupTree, cgroupPath, podCgroupParent } from '../../resources/cgroup-names.ts';
 import type { Page } from '../../server/contracts.ts';
 import { summaryJson } from '../../stats/summary.ts';
 import { createStats, type Stats, type VolumePath } from '../../stats/worker.ts';
 import { podDir, volumeDir } from '../../volumes/layout.ts';
+import { pluginOf } from '../../volumes/plan.ts';
 
 export interface NodeStatsOptions {
   readonly config: Config;
@@ -56,7 +59,7 @@ export async function openNodeStats(options: NodeStatsOptions): Promise<Stats> {
     readProc,
     rootDir,
     volumePaths: (pod) => volumePaths(rootDir, pod),
-    logFolder: (pod, container) => join(kc.podLogsDir, `${pod.namespace}_${pod.name}_${pod.uid}`, container),
+    logFolder: (pod, container) => join(podLogDirectory(kc.podLogsDir, pod), container),
     hostsFile: (uid) => join(podDir(rootDir, uid), 'etc-hosts'),
     diskMaxAgeMs: kc.volumeStatsAggPeriod,
   });
@@ -84,17 +87,13 @@ function readProc(path: string): string | undefined {
 /** The directories of the volumes that lie on the node itself. */
 function volumePaths(rootDir: string, pod: AgentPod): VolumePath[] {
   return (pod.spec.volumes ?? []).flatMap((volume) => {
-    const plugin = volume.emptyDir
-      ? 'kubernetes.io~empty-dir'
-      : volume.configMap
-        ? 'kubernetes.io~configmap'
-        : volume.secret
-          ? 'kubernetes.io~secret'
-          : volume.projected
-            ? 'kubernetes.io~projected'
-            : volume.downwardAPI
-              ? 'kubernetes.io~downward-api'
-              : undefined;
-    return plugin === undefined ? [] : [{ name: volume.name, path: volumeDir(rootDir, pod.metadata.uid, plugin, volume.name) }];
+    try {
+      const plugin = pluginOf(volume);
+      return plugin === undefined ? [] : [{ name: volume.name, path: volumeDir(rootDir, pod.metadata.uid, plugin, volume.name) }];
+    } catch (error) {
+      // A pod that was taken over from a kubelet may have volumes that we cannot mount.
+      if (hasCode(error, 'NotSupported')) return [];
+      throw error;
+    }
   });
 }

@@ -110,6 +110,7 @@ test('services come from the journal, or from their files', async () => {
     ['/?query=kubelet&query=two', 200, `asked ${words} --unit=kubelet\nmishap\nof two\n`],
     ['/?query=one', 200, 'of one\n'],
     ['/?query=three', 200, 'of three\n'],
+    ['/?query=let', 200, '\nlog not found for let\n'],
     ['/?query=nobody', 200, '\nlog not found for nobody\n'],
     ['/?query=outside', 200, '\nlog not found for outside\n'],
     ['/?query=one&boot=0', 200, '\noptions present and query resolved to log files for [one]\ntry without specifying options\n'],
