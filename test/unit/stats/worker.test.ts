@@ -6,7 +6,7 @@ import { Table } from '../../../agent/base/table.ts';
 import type { AgentPod } from '../../../agent/model/pod.ts';
 import type { RuntimePod } from '../../../agent/pods/observed.ts';
 import { createStats } from '../../../agent/stats/worker.ts';
-import { pod, container as running } from '../pods/build.ts';
+import { instance, pod } from '../pods/build.ts';
 
 test('what lies on the disk is walked once in its time, and forgotten with its pod', async () => {
   const admitted = new Table<{ pod: AgentPod }>('admitted');
