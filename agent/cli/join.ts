@@ -339,10 +339,12 @@ function checkPins(caPem: string, pins: readonly string[]): void {
 
 function warnOfSkew(serverTime: number | undefined, ctx: JoinContext): void {
   if (serverTime === undefined) return;
-  const seconds = Math.round((serverTime - ctx.clock.wall()) / 1000);
-  if (Math.abs(seconds) < 60) return;
+  const behindMs = serverTime - ctx.clock.wall();
+  if (Math.abs(behindMs) < 60_000) return;
+  // The Date header has whole seconds and travelled for a while: more than the minute would be pretended.
+  const minutes = Math.round(Math.abs(behindMs) / 60_000);
   ctx.stderr(
-    `warning: this machine's clock is ${formatDuration(Math.abs(seconds) * 1000)} ${seconds > 0 ? 'behind' : 'ahead of'} the server's: certificates and tokens depend on it, set it right\n`,
+    `warning: this machine's clock is ${formatDuration(minutes * 60_000)} ${behindMs > 0 ? 'behind' : 'ahead of'} the server's: certificates and tokens depend on it, set it right\n`,
   );
 }
 
