@@ -1,109 +1,32 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { after, test } from 'node:test';
-import { systemClock } from '../../../agent/base/clock.ts';
-import { AgentError } from '../../../agent/base/errors.ts';
-import { silentLog } from '../../../agent/base/log.ts';
-import { Table } from '../../../agent/base/table.ts';
-import type { Ending } from '../../../agent/pods/lifecycle.ts';
+import { test } from 'node:test';
 import type { RuntimePod } from '../../../agent/pods/observed.ts';
-import { type PodSpecRow, type PodsOptions, startPods } from '../../../agent/pods/worker.ts';
 import { instance, runtimePod, sandbox } from './build.ts';
+import { exitAll, startWorld, stopSandboxes } from './worker-world.ts';
 
-const folder = mkdtempSync(join(tmpdir(), 'orphans-'));
-after(() => rmSync(folder, { recursive: true }));
-
-/** A pods worker over tables that say that everything has been looked at, and no source wants anything. */
+/** Everything has been looked at, and no source wants anything. */
 function unwanted(found: RuntimePod | undefined, leftOnDisk: readonly { uid: string; namespace: string; name: string }[]) {
-  const runtime = new Table<RuntimePod>('runtime');
-  if (found !== undefined) runtime.set(found.uid, found);
-  runtime.markSynced();
-  const specs = new Table<PodSpecRow>('specs');
-  specs.markSynced();
   const done: string[] = [];
   const forgotten = Promise.withResolvers<string>();
-  const controller = new AbortController();
   const note = (what: string) => async () => void done.push(what);
-  const never = (): never => {
-    throw new AgentError('Internal', 'nothing of this pod is to be started');
-  };
-  const nothing = { get: () => undefined, set: () => undefined, delete: () => undefined, prune: () => undefined };
-  const apply: PodsOptions['apply'] = {
-    cri: {
-      runPodSandbox: never,
-      createContainer: never,
-      startContainer: never,
-      execSync: never,
+  const at = startWorld({
+    holds: found === undefined ? [] : [found],
+    cri: (w) => ({
       stopPodSandbox: async () => {
         done.push('stopPodSandbox');
-        const pod = runtime.get('u1');
-        if (pod !== undefined) runtime.set('u1', { ...pod, sandboxes: pod.sandboxes.map((s) => ({ ...s, ready: false })) });
+        stopSandboxes(w, 'u1');
       },
       removePodSandbox: note('removePodSandbox'),
       stopContainer: async () => {
         done.push('stopContainer');
-        const pod = runtime.get('u1');
-        if (pod !== undefined) runtime.set('u1', { ...pod, containers: pod.containers.map((c) => ({ ...c, state: 'exited' as const })) });
+        exitAll(w, 'u1');
       },
       removeContainer: note('removeContainer'),
-      updateContainerResources: never,
-      updatePodSandboxResources: never,
-      containerStats: never,
-    },
-    clock: systemClock,
-    recordEvent: () => undefined,
-    podLogsDir: join(folder, 'logs'),
-    containerLogsDir: join(folder, 'links'),
-    podDir: (uid) => join(folder, uid),
-    ensureCgroup: never,
-    updateCgroup: never,
-    memoryUsage: never,
-    containerResources: never,
-    podResources: never,
-    removeCgroup: note('removeCgroup'),
-    mountVolumes: never,
-    unmountVolumes: note('unmountVolumes'),
-    removePodDir: note('removePodDir'),
-    runtimeHandler: never,
-    sandboxConfig: never,
-    ensureImage: never,
-    containerConfig: never,
-  };
-  const pods = startPods({
-    clock: systemClock,
-    log: silentLog,
-    signal: controller.signal,
-    specs,
-    runtime,
-    verdicts: new Table('verdicts'),
-    endings: new Table<Ending>('endings'),
-    observe: async () => undefined,
-    admitted: new Table('admitted'),
-    allocated: nothing,
-    actuated: nothing,
-    swaps: () => false,
-    apply,
-    admit: () => undefined,
-    preempt: () => undefined,
-    networkProblem: () => undefined,
-    hostIps: () => [],
-    runtimeName: 'containerd',
-    crashPolicy: { initialMs: 1, maxMs: 1 },
-    remembered: () => undefined,
-    remember: () => undefined,
-    forgotten: (uid) => forgotten.resolve(uid),
-    leftovers: async () => leftOnDisk,
+    }),
+    apply: () => ({ removeCgroup: note('removeCgroup'), unmountVolumes: note('unmountVolumes'), removePodDir: note('removePodDir') }),
+    options: { forgotten: (uid) => forgotten.resolve(uid), leftovers: async () => leftOnDisk },
   });
-  return {
-    done,
-    forgotten: forgotten.promise,
-    async [Symbol.asyncDispose]() {
-      controller.abort(new Error('test over'));
-      await pods[Symbol.asyncDispose]();
-    },
-  };
+  return Object.assign(at, { done, forgotten: forgotten.promise });
 }
 
 // What an agent that is killed while pods end leaves to the next one: each has to be cleaned up without anybody telling of it again.

@@ -1,15 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { systemClock } from '../../../agent/base/clock.ts';
-import { AgentError } from '../../../agent/base/errors.ts';
-import { silentLog } from '../../../agent/base/log.ts';
-import { Table } from '../../../agent/base/table.ts';
 import type { AgentPod } from '../../../agent/model/pod.ts';
 import { type Allocation, podSize } from '../../../agent/pods/allocation.ts';
-import type { Ending } from '../../../agent/pods/lifecycle.ts';
-import type { RuntimePod } from '../../../agent/pods/observed.ts';
-import { type PodSpecRow, type PodsOptions, startPods } from '../../../agent/pods/worker.ts';
+import type { PodSpecRow, PodsOptions } from '../../../agent/pods/worker.ts';
 import { container, instance, pod, sandbox } from './build.ts';
+import { startWorld } from './worker-world.ts';
 
 const asking = (uid: string, milli: number, generation = 1): AgentPod =>
   pod(
@@ -18,61 +14,34 @@ const asking = (uid: string, milli: number, generation = 1): AgentPod =>
     { phase: 'Running', qosClass: 'Burstable' },
   );
 
-/** A pods worker on a node of one CPU, over a runtime in which every pod runs and every call succeeds. */
+/** A node of one CPU, on which every pod runs and every call succeeds. */
 function node(first: readonly AgentPod[]) {
-  const specs = new Table<PodSpecRow>('specs');
-  const runtime = new Table<RuntimePod>('runtime');
-  const admitted = new Table<PodSpecRow>('admitted');
-  const want = (p: AgentPod): void => specs.set(p.metadata.uid, { pod: p, source: 'api' });
-  for (const p of first) {
-    const { uid, name, namespace } = p.metadata;
-    runtime.set(uid, { uid, name, namespace, sandboxes: [sandbox()], containers: [instance('a', { id: `${uid}-a` })] });
-    want(p);
-  }
+  const wanted = (p: AgentPod): PodSpecRow => ({ pod: p, source: 'api' });
   const record = (): PodsOptions['allocated'] => {
     const rows = new Map<string, Allocation>();
     return { get: (uid) => rows.get(uid), set: (uid, a) => rows.set(uid, a), delete: (uid) => rows.delete(uid), prune: () => undefined };
   };
   const nothing = async (): Promise<void> => undefined;
-  const never = (): never => {
-    throw new AgentError('Internal', 'nothing is to be started');
-  };
-  const controller = new AbortController();
   const milli = (p: AgentPod): number => podSize(p).cpuRequest;
-  const resized: string[] = [];
-  const pods = startPods({
-    clock: systemClock,
-    log: silentLog,
-    signal: controller.signal,
-    specs,
-    runtime,
-    admitted,
-    allocated: record(),
-    actuated: record(),
-    swaps: () => false,
-    verdicts: new Table('verdicts'),
-    endings: new Table<Ending>('endings'),
-    observe: nothing,
-    apply: {
-      cri: {
-        runPodSandbox: never,
-        createContainer: never,
-        startContainer: never,
-        execSync: never,
-        stopPodSandbox: nothing,
-        removePodSandbox: nothing,
-        stopContainer: nothing,
-        removeContainer: nothing,
-        updateContainerResources: async ({ container_id }) => void resized.push(container_id),
-        updatePodSandboxResources: nothing,
-        containerStats: async () => ({}),
-      },
-      clock: systemClock,
-      recordEvent: () => undefined,
-      podLogsDir: '/nonexistent',
-      containerLogsDir: '/nonexistent',
-      podDir: () => '/nonexistent',
-      ensureCgroup: never,
+  const at = startWorld({
+    wants: first.map(wanted),
+    holds: first.map(({ metadata: { uid, name, namespace } }) => ({
+      uid,
+      name,
+      namespace,
+      sandboxes: [sandbox()],
+      containers: [instance('a', { id: `${uid}-a` })],
+    })),
+    cri: () => ({
+      stopPodSandbox: nothing,
+      removePodSandbox: nothing,
+      stopContainer: nothing,
+      removeContainer: nothing,
+      updateContainerResources: nothing,
+      updatePodSandboxResources: nothing,
+      containerStats: async () => ({}),
+    }),
+    apply: () => ({
       updateCgroup: nothing,
       memoryUsage: async () => 0,
       containerResources: () => ({}),
@@ -81,47 +50,34 @@ function node(first: readonly AgentPod[]) {
       mountVolumes: nothing,
       unmountVolumes: nothing,
       removePodDir: nothing,
-      runtimeHandler: never,
-      sandboxConfig: never,
-      ensureImage: never,
-      containerConfig: never,
+    }),
+    options: {
+      allocated: record(),
+      actuated: record(),
+      admit: (p, others) =>
+        others.reduce((sum, o) => sum + milli(o), milli(p)) > 1000 ? { reason: 'OutOfcpu', message: 'the node is full' } : undefined,
     },
-    admit: (p, others) =>
-      others.reduce((sum, o) => sum + milli(o), milli(p)) > 1000 ? { reason: 'OutOfcpu', message: 'the node is full' } : undefined,
-    preempt: () => undefined,
-    networkProblem: () => undefined,
-    hostIps: () => [],
-    runtimeName: 'containerd',
-    crashPolicy: { initialMs: 1, maxMs: 1 },
-    remembered: () => undefined,
-    remember: () => undefined,
-    forgotten: () => undefined,
-    leftovers: async () => [],
   });
-  specs.markSynced();
-  runtime.markSynced();
-  return {
-    specs,
-    runtime,
-    want,
-    resized,
+  return Object.assign(at, {
+    want: (p: AgentPod): void => at.specs.set(p.metadata.uid, wanted(p)),
     /** Resolves when every pod has been given this many millicores, or rejects after two seconds with what they have. */
     async given(expected: Record<string, number>): Promise<void> {
-      const have = (): Record<string, number> => Object.fromEntries([...admitted.entries()].map(([uid, row]) => [uid, milli(row.pod)]));
+      const have = (): Record<string, number> => Object.fromEntries([...at.admitted.entries()].map(([uid, row]) => [uid, milli(row.pod)]));
       const same = (): boolean => JSON.stringify(Object.entries(have()).sort()) === JSON.stringify(Object.entries(expected).sort());
       const done = Promise.withResolvers<void>();
       const check = (): void => void (same() && done.resolve());
-      using _ = admitted.subscribe(check);
+      using _ = at.admitted.subscribe(check);
       check();
-      const late = systemClock.sleep(2000, controller.signal).then(() => assert.deepEqual(have(), expected));
+      const over = new AbortController();
+      const late = systemClock.sleep(2000, over.signal).then(
+        () => assert.deepEqual(have(), expected),
+        () => undefined,
+      );
       await Promise.race([done.promise, late]);
+      over.abort();
     },
-    condition: (uid: string) => pods.statuses.get(uid)?.status.conditions?.find((c) => c.type === 'PodResizePending')?.reason,
-    async [Symbol.asyncDispose]() {
-      controller.abort(new Error('test over'));
-      await pods[Symbol.asyncDispose]();
-    },
-  };
+    condition: (uid: string) => at.pods.statuses.get(uid)?.status.conditions?.find((c) => c.type === 'PodResizePending')?.reason,
+  });
 }
 
 test('of two resizes that wait for the same room one is given it, the more important one', async () => {
