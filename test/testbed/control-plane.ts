@@ -7,7 +7,7 @@ import { parseAllDocuments, stringify } from 'yaml';
 import { kubernetesVersion } from './binaries.ts';
 import { run } from './images-debian.ts';
 import { credentialAudience } from './machine.ts';
-import { controlPlaneAddress, podSubnets, serviceSubnets } from './network.ts';
+import { controlPlaneAddress, podMask, podSubnets, serviceSubnets } from './network.ts';
 import { clusterKubeletConfig, kubeProxyConfig } from './node.ts';
 import { isAlive, tailOf } from './process.ts';
 import { type ComponentSpec, enter, type LabRecord, labPaths, startComponent } from './record.ts';
@@ -152,6 +152,8 @@ const specs = (lab: LabRecord, binaries: ControlPlaneBinaries) => {
       '--terminated-pod-gc-threshold=100',
       '--allocate-node-cidrs=true',
       `--cluster-cidr=${podSubnets.v4},${podSubnets.v6}`,
+      `--node-cidr-mask-size-ipv4=${podMask.v4}`,
+      `--node-cidr-mask-size-ipv6=${podMask.v6}`,
       `--service-cluster-ip-range=${services}`,
       `--cluster-name=lab-${lab.name}`,
       `--cluster-signing-cert-file=${p('ca.crt')}`,

@@ -8,7 +8,7 @@ import { ensureBinary } from './binaries.ts';
 import { ensureImages, importImages, storedImages } from './images.ts';
 import { ensureTools } from './images-debian.ts';
 import { prepareLab, replaceLab, runIn, startImageRegistry } from './lab.ts';
-import { nodeAddress } from './network.ts';
+import { nodeAddress, podMask } from './network.ts';
 import { clusterKubeletConfig, startHolder, startRuntime, writeCniConfig, writeResolvConf } from './node.ts';
 import { type AgentKind, bootId, componentCgroup, enter, type LabRecord, labPaths, type NodeRecord, writeRecord } from './record.ts';
 import { splitName } from './registry.ts';
@@ -30,7 +30,7 @@ export const startLoneNode = (options: {
       id: 'n1',
       index: 1,
       name: `${options.name}-n1`,
-      podCidrs: ['10.244.1.0/24', 'fd00:10:244:1::/64'],
+      podCidrs: [`10.244.16.0/${podMask.v4}`, `fd00:10:244:1::/${podMask.v6}`],
       ownCgroups: true,
     };
     const lab: LabRecord = {

@@ -1,6 +1,6 @@
 // Runs the upstream e2e suite against a lab, in parallel, from outside the nodes.
 import { spawn } from 'node:child_process';
-import { createWriteStream, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, createWriteStream, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { ensureBinary } from './binaries.ts';
 import { cgroupProcs, makeCgroup, processesIn } from './cgroups.ts';
@@ -197,6 +197,11 @@ export const runE2e = async (options: E2eOptions): Promise<number> => {
     writeFileSync(passFile(options.what), `${passes.join('\n')}\n`);
   } else if (verdict.gains.length > 0) console.log(`${verdict.gains.length} specs pass that are not in ${passFile(options.what)} yet`);
   for (const name of verdict.regressions) console.log(`MUST PASS ${name}`);
+  if (verdict.failed.length > 0) {
+    // Logs go with the lab, and what failed once may not fail again.
+    cpSync(labPaths(lab.name).logs, join(reports, 'lab-logs'), { recursive: true });
+    say(`the lab's logs: ${join(reports, 'lab-logs')}`);
+  }
   console.log(`${verdict.passed.length} passed, ${verdict.failed.length} failed, ${verdict.skipped.length + exclusions.length} skipped`);
   return verdict.regressions.length === 0 && verdict.passed.length > 0 ? 0 : 1;
 };

@@ -4,6 +4,12 @@ import { existsSync } from 'node:fs';
 import { run } from './images-debian.ts';
 
 export const podSubnets = { v4: '10.244.0.0/16', v6: 'fd00:10:244::/56' };
+/**
+ * How much of it each node gets: 4094 addresses, more than a suite makes pods. With the usual /24 an address comes back within minutes, and while the
+ * node's neighbour table still holds its last owner (the bridge plugin's announcement is lost when the port does not forward yet), the new one cannot be
+ * reached for five seconds: a probe that times out after as much has its container killed.
+ */
+export const podMask = { v4: 20, v6: 64 };
 export const serviceSubnets = { v4: '10.96.0.0/16', v6: 'fd00:10:96::/112' };
 export const dnsAddress = '10.96.0.10';
 
