@@ -1,6 +1,6 @@
 // Writes cri-protos/generated/<name>.ts for every cri-protos/<name>.proto: one interface a message, one union of names an enum, one map of methods a service.
 // The same interface serves both directions, so every field is optional; how values look (numbers for 64-bit integers, names for enums, snake_case) is
-// what `protoOptions` in agent/drivers/cri/proto.ts makes gRPC hand out. Usage: node scripts/generate-proto-types.ts
+// what `protoOptions` in agent/drivers/grpc/contract.ts makes gRPC hand out. Usage: node scripts/generate-proto-types.ts
 import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { loadSync, type ServiceDefinition } from '@grpc/proto-loader';

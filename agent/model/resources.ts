@@ -69,3 +69,8 @@ export function podLimitDeclared(pod: AgentPod, resource: 'cpu' | 'memory'): boo
 export function requestOf(container: Container, resource: string): string | undefined {
   return container.resources?.requests?.[resource];
 }
+
+/** True for resources that someone else advertises on the node: named with a domain that is not Kubernetes' own. */
+export function isExtendedResource(name: string): boolean {
+  return name.includes('/') && !name.includes('kubernetes.io/') && !name.startsWith('requests.');
+}

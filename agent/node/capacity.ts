@@ -77,12 +77,6 @@ function thresholdAmount(threshold: string | undefined, capacity: string | undef
   return share <= 0 || share >= 1 ? undefined : formatBinary(Math.floor(parseQuantity(capacity) * share));
 }
 
-/** True for resources that someone else advertises on the node: named with a domain that is not Kubernetes' own. */
-export function isExtendedResource(name: string): boolean {
-  const [domain] = name.split('/');
-  return name.includes('/') && domain !== 'kubernetes.io' && !domain?.endsWith('.kubernetes.io') && !name.startsWith('requests.');
-}
-
 /** What pods may have: capacity less reservations, never below nothing; huge pages are taken out of memory. */
 export function allocatableOf(capacity: Amounts, reserved: Amounts): Record<string, string> {
   const allocatable: Record<string, string> = {};

@@ -1,8 +1,8 @@
 import type { Node, NodeStatus, Taint } from '../model/generated/api.ts';
 import type { AgentNode } from '../model/pod.ts';
 import { sameQuantity } from '../model/quantity.ts';
+import { isExtendedResource } from '../model/resources.ts';
 import { providedIpAnnotation } from './addresses.ts';
-import { isExtendedResource } from './capacity.ts';
 
 /** What a node registers itself with. */
 export interface RegistrationConfig {

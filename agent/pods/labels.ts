@@ -1,6 +1,7 @@
 // Labels and annotations on sandboxes and containers: kubelet's own (pkg/kubelet/kuberuntime/labels.go, k8s.io/kubelet/pkg/types/labels.go), so that
 // log collectors find them, we adopt what a kubelet started, and a kubelet can adopt what we started.
 import type { Container } from '../model/generated/api.ts';
+import { fnv1a32 } from '../model/go-hash.ts';
 import type { AgentPod } from '../model/pod.ts';
 
 export const podNameLabel = 'io.kubernetes.pod.name';
@@ -64,10 +65,4 @@ export function containerHash(container: Pick<Container, 'name' | 'image'>): str
 // encoding/json escapes these for HTML; JSON.stringify does not.
 function goJson(value: object): string {
   return JSON.stringify(value).replace(/[<>&\u2028\u2029]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`);
-}
-
-function fnv1a32(text: string): number {
-  let hash = 0x811c9dc5;
-  for (const byte of Buffer.from(text, 'utf8')) hash = Math.imul(hash ^ byte, 0x01000193);
-  return hash >>> 0;
 }

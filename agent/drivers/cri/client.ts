@@ -3,8 +3,8 @@ import type { ContainerEventResponse, ImageServiceMethods, RuntimeServiceMethods
 import type { Clock } from '../../base/clock.ts';
 import { AgentError, hasCode, messageOf } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
-import { translateGrpcError } from './errors.ts';
-import { loadServices, type Method } from './proto.ts';
+import { loadServices, type Method } from '../grpc/contract.ts';
+import { translateGrpcError } from '../grpc/errors.ts';
 
 type Unary<Methods extends Record<keyof Methods, { request: unknown; response: unknown }>> = {
   [M in keyof Methods as Uncapitalize<M & string>]: (

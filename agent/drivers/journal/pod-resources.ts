@@ -1,7 +1,9 @@
-import { readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { readFile, rename } from 'node:fs/promises';
 import { messageOf } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
 import type { ResourceRequirements } from '../../model/generated/api.ts';
+import { fnv1a32 } from '../../model/go-hash.ts';
+import { openWriteBehind } from './write-behind.ts';
 
 // Kubelet's own checkpoints of what pods were given (`allocated_pods_state`, `actuated_pods_state` in its root directory), in its own format
 // (pkg/kubelet/allocation/state/checkpoint.go), so that either agent can take the node over from the other.
@@ -48,20 +50,14 @@ export function decodePodResources(text: string): Map<string, PodResources> {
   );
 }
 
-// FNV-1a 32 over Go's `%#v` of the string as spew prints it (pkg/util/hash DeepHashObject).
-function checksum(data: string): number {
-  let hash = 0x811c9dc5;
-  for (const byte of Buffer.from(`(string)${data}`, 'utf8')) hash = Math.imul(hash ^ byte, 0x01000193);
-  return hash >>> 0;
-}
+// Over Go's `%#v` of the string as spew prints it (pkg/util/hash DeepHashObject).
+const checksum = (data: string): number => fnv1a32(`(string)${data}`);
 
 /**
  * Opens one of the files. One that cannot be read is put aside as `.broken` and logged: the pods that run then keep what their specs ask for, which is
  * what they have unless a resize was under way.
  */
 export async function openPodResources(path: string, log: Log): Promise<PodResourcesFile> {
-  const temporary = `${path}.tmp`;
-  await rm(temporary, { force: true });
   let pods = new Map<string, PodResources>();
   try {
     pods = decodePodResources(await readFile(path, 'utf8'));
@@ -72,49 +68,21 @@ export async function openPodResources(path: string, log: Log): Promise<PodResou
     }
   }
 
-  let dirty = false;
-  let writing: Promise<void> | undefined;
-  let failing = false;
-
-  async function write(): Promise<void> {
-    while (dirty) {
-      dirty = false;
-      try {
-        await writeFile(temporary, encodePodResources(pods), { mode: 0o600 });
-        await rename(temporary, path);
-        failing = false;
-      } catch (error) {
-        // It stays in memory and is written with the next change: that matters only if the agent is restarted before.
-        if (!failing) log.error({ file: path, err: messageOf(error) }, 'checkpoint cannot be written');
-        failing = true;
-      }
-    }
-  }
-
-  function touch(): void {
-    dirty = true;
-    writing ??= write().finally(() => {
-      writing = undefined;
-      if (dirty) touch();
-    });
-  }
-
+  const file = await openWriteBehind(path, () => encodePodResources(pods), log);
   return {
     get: (uid) => pods.get(uid),
     set(uid, resources) {
       pods.set(uid, resources);
-      touch();
+      file.touch();
     },
     delete(uid) {
-      if (pods.delete(uid)) touch();
+      if (pods.delete(uid)) file.touch();
     },
     prune(known) {
       const before = pods.size;
       for (const uid of pods.keys()) if (!known(uid)) pods.delete(uid);
-      if (pods.size !== before) touch();
+      if (pods.size !== before) file.touch();
     },
-    async [Symbol.asyncDispose]() {
-      while (writing !== undefined) await writing;
-    },
+    [Symbol.asyncDispose]: () => file[Symbol.asyncDispose](),
   };
 }

@@ -9,7 +9,7 @@ import { systemClock } from '../../../agent/base/clock.ts';
 import { AgentError } from '../../../agent/base/errors.ts';
 import { silentLog } from '../../../agent/base/log.ts';
 import { type CriClient, connectCri, deadlineMs, objectOf } from '../../../agent/drivers/cri/client.ts';
-import { GrpcError } from '../../../agent/drivers/cri/errors.ts';
+import { GrpcError } from '../../../agent/drivers/grpc/errors.ts';
 
 type Reply = (error: { code: number; details: string } | null, response?: object) => void;
 type Handlers = Record<string, (call: { request: Record<string, unknown> } & Record<string, unknown>, reply: Reply) => void>;

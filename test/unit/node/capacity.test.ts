@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { allocatableOf, cgroupCapacity, isExtendedResource, machineCapacity, reservationOf } from '../../../agent/node/capacity.ts';
+import { isExtendedResource } from '../../../agent/model/resources.ts';
+import { allocatableOf, cgroupCapacity, machineCapacity, reservationOf } from '../../../agent/node/capacity.ts';
 import { config, machine } from './fixtures.ts';
 
 interface Case {

@@ -8,9 +8,9 @@ import { loadSync } from '@grpc/proto-loader';
  */
 const protoOptions: Options = { keepCase: true, longs: Number, enums: String, defaults: true, oneofs: true };
 
-export type Method = Pick<MethodDefinition<object, object>, 'path' | 'requestSerialize' | 'responseDeserialize'>;
+export type Method = Omit<MethodDefinition<object, object>, 'requestType' | 'responseType' | 'originalName' | 'options'>;
 
-/** The methods of services of a contract file in cri-protos, by name. Parsing costs some 60 ms, so callers keep the result. */
+/** The methods of services of a contract file in cri-protos, by name, for clients and servers. Parsing the CRI's costs some 60 ms, so callers keep the result. */
 export function loadServices<Names extends string>(file: string, services: readonly Names[]): Record<Names, ReadonlyMap<string, Method>> {
   const definitions = loadFile(file);
   return Object.fromEntries(services.map((service) => [service, pickService(definitions, service)])) as Record<
@@ -33,7 +33,11 @@ function pickService(definitions: Definitions, service: string): ReadonlyMap<str
       name,
       {
         path: method.path,
+        requestStream: method.requestStream,
+        responseStream: method.responseStream,
         requestSerialize: method.requestSerialize,
+        requestDeserialize: (bytes: Buffer) => withoutNulls(method.requestDeserialize(bytes)),
+        responseSerialize: method.responseSerialize,
         responseDeserialize: (bytes: Buffer) => withoutNulls(method.responseDeserialize(bytes)),
       },
     ]),
