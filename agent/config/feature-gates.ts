@@ -263,6 +263,7 @@ const honoured: ReadonlySet<string> = new Set<FeatureGateName>([
   'KubeletCrashLoopBackOffMax',
   'KubeletEnsureSecretPulledImages',
   'NodeDeclaredFeatures',
+  'ResourceHealthStatus',
 ]);
 
 /** What Kubernetes 1.36 says about a gate; undefined for a name it doesn't know. */

@@ -1,8 +1,9 @@
 import type { Image, StatusResponse } from '../../cri-protos/generated/cri.ts';
 import type { MachineFacts } from '../drivers/proc/machine.ts';
 import type { ContainerImage, NodeAddress, NodeCondition, NodeStatus } from '../model/generated/api.ts';
+import { isExtendedResource } from '../model/resources.ts';
 import type { AddressPlan } from './addresses.ts';
-import { allocatableOf, isExtendedResource, machineCapacity, type ReservationConfig, reservationOf } from './capacity.ts';
+import { type Amounts, allocatableOf, machineCapacity, type ReservationConfig, reservationOf } from './capacity.ts';
 
 /** The version of Kubernetes whose kubelet we are to the cluster: checks of version skew compare it with the API server's. */
 export const kubeletVersion = 'v1.36.1';
@@ -42,6 +43,8 @@ export interface StatusInput {
   readonly config: ReservationConfig & { readonly nodeStatusMaxImages: number };
   readonly port: number;
   readonly pressure: Pressure;
+  /** Resources that device plugins offer. */
+  readonly devices: { readonly capacity: Amounts; readonly allocatable: Amounts };
   /** What keeps the node from being ready besides the runtime: a relist that hangs, storage, a shutdown. */
   readonly problems: readonly string[];
   /** Features that this agent has and the scheduler may ask for; undefined: the field is left alone. */
@@ -70,7 +73,7 @@ export interface StatusPlan {
 export function planNodeStatus(input: StatusInput): StatusPlan {
   const { before, machine, runtime } = input;
   const events: NodeEvent[] = [];
-  const capacity = { ...before.capacity, ...machineCapacity(machine, input.config) };
+  const capacity = { ...before.capacity, ...machineCapacity(machine, input.config), ...input.devices.capacity };
   // A huge page size that the kernel no longer has would otherwise stay for good.
   for (const name of Object.keys(capacity))
     if (name.startsWith('hugepages-') && !Object.hasOwn(machineCapacity(machine, input.config), name)) delete capacity[name];
@@ -79,7 +82,7 @@ export function planNodeStatus(input: StatusInput): StatusPlan {
       ([name]) => Object.hasOwn(capacity, name) || !(isExtendedResource(name) || name.startsWith('hugepages-')),
     ),
   );
-  const allocatable = { ...kept, ...allocatableOf(capacity, reservationOf(capacity, input.config)) };
+  const allocatable = { ...kept, ...allocatableOf(capacity, reservationOf(capacity, input.config)), ...input.devices.allocatable };
 
   const oldBoot = before.nodeInfo?.bootID ?? '';
   if (oldBoot !== '' && oldBoot !== machine.bootId)

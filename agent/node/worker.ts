@@ -13,7 +13,15 @@ import type { ReservationConfig } from './capacity.ts';
 import { leaseNamespace, renewedLease } from './lease.ts';
 import { nodePatch, sameStatus } from './patch.ts';
 import { initialNode, keepMetadata, type RegistrationConfig, reconcileNode } from './registration.ts';
-import { type NodeEvent, type Pressure, planNodeStatus, type RuntimeView, runtimeProblems, type StatusPlan } from './status.ts';
+import {
+  type NodeEvent,
+  type Pressure,
+  planNodeStatus,
+  type RuntimeView,
+  runtimeProblems,
+  type StatusInput,
+  type StatusPlan,
+} from './status.ts';
 
 /** The settings of the node room. Times in ms. */
 export interface NodeConfig extends RegistrationConfig, ReservationConfig {
@@ -61,6 +69,8 @@ export interface NodeOptions {
   /** An Event about the Node. */
   readonly event: (event: NodeEvent) => void;
   readonly pressure?: (() => Pressure) | undefined;
+  /** Resources that device plugins offer; see StatusInput. */
+  readonly devices?: (() => StatusInput['devices']) | undefined;
   /** What else keeps the node from being ready; see StatusInput. */
   readonly problems?: (() => readonly string[]) | undefined;
   readonly volumesInUse?: (() => readonly string[] | undefined) | undefined;
@@ -268,6 +278,7 @@ export function startNode(options: NodeOptions): NodeRoom {
       config,
       port: config.port,
       pressure: options.pressure?.() ?? noPressure,
+      devices: options.devices?.() ?? { capacity: {}, allocatable: {} },
       problems: options.problems?.() ?? [],
       declaredFeatures: config.declaredFeatures,
       volumesInUse: options.volumesInUse?.(),

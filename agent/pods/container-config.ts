@@ -18,6 +18,10 @@ export interface ContainerInputs {
   readonly args: string[];
   readonly envs: KeyValue[];
   readonly mounts: Mount[];
+  /** Device nodes, devices by their CDI names, and annotations, as device plugins want them. */
+  readonly devices: readonly { readonly hostPath: string; readonly containerPath: string; readonly permissions: string }[];
+  readonly cdiDevices: readonly string[];
+  readonly deviceAnnotations: Readonly<Record<string, string>>;
   readonly resources: LinuxContainerResources;
   readonly security: LinuxContainerSecurityContext;
   /** The container whose processes an ephemeral container joins. */
@@ -55,8 +59,14 @@ export function containerConfig(pod: AgentPod, container: Container, inputs: Con
             uidMappings: namespaces.userns_options?.uids,
             gidMappings: namespaces.userns_options?.gids,
           })),
+    devices: inputs.devices.map(({ hostPath, containerPath, permissions }) => ({
+      host_path: hostPath,
+      container_path: containerPath,
+      permissions,
+    })),
+    CDI_devices: inputs.cdiDevices.map((name) => ({ name })),
     labels: containerLabels(pod, container),
-    annotations: containerAnnotations(pod, container, inputs.attempt),
+    annotations: { ...inputs.deviceAnnotations, ...containerAnnotations(pod, container, inputs.attempt) },
     log_path: containerLogPath(container.name, inputs.attempt),
     stdin: container.stdin === true,
     stdin_once: container.stdinOnce === true,

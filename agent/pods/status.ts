@@ -1,5 +1,13 @@
 import { isIPv6 } from 'node:net';
-import type { Container, ContainerState, ContainerStatus, PodCondition, PodStatus, VolumeMountStatus } from '../model/generated/api.ts';
+import type {
+  Container,
+  ContainerState,
+  ContainerStatus,
+  PodCondition,
+  PodStatus,
+  ResourceStatus,
+  VolumeMountStatus,
+} from '../model/generated/api.ts';
 import { type AgentPod, asContainer, isSidecar, isStaticPod, isTerminalPhase } from '../model/pod.ts';
 import { computeQosClass } from '../model/qos.ts';
 import { formatBinary, formatMilli, parseMilli } from '../model/quantity.ts';
@@ -35,6 +43,8 @@ export interface StatusInput {
   readonly starting: ReadonlySet<string>;
   /** Verdicts by container ID; undefined where no probe has spoken since our start. */
   readonly verdicts: (containerId: string) => { readonly startup?: boolean | undefined; readonly ready?: boolean | undefined };
+  /** Whether an app container's devices are well; undefined when it has none. */
+  readonly deviceHealth?: ((container: string) => ResourceStatus[] | undefined) | undefined;
   /** The node's addresses, primary first; empty while unknown. */
   readonly hostIps: readonly string[];
   /** Wall time, ms. */
@@ -182,6 +192,11 @@ function containerStatus(input: StatusInput, container: Container, kind: 'init' 
     status.state = { waiting: { reason: creatingReason(input.pod) } };
   }
   addReadiness(input, container, kind, latest, status, old);
+  // Of app containers alone, as kubelet (devicemanager UpdateAllocatedResourcesStatus).
+  // One that has ended has given them back, and goes on telling how they were.
+  if (kind === 'app')
+    status.allocatedResourcesStatus =
+      input.deviceHealth?.(container.name) ?? (input.lifecycle.kind === 'terminated' ? old?.allocatedResourcesStatus : undefined);
   return status;
 }
 

@@ -5,8 +5,16 @@ import { AgentError, hasCode, messageOf } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import { type Loop, startLoop } from '../base/loop.ts';
 import { type ReadonlyTable, Table } from '../base/table.ts';
-import type { Container, PodStatus } from '../model/generated/api.ts';
-import { type AgentPod, configFirstSeenAnnotation, containersOf, isTerminalPhase, type PodSource, podFullName } from '../model/pod.ts';
+import type { Container, PodStatus, ResourceStatus } from '../model/generated/api.ts';
+import {
+  type AgentPod,
+  configFirstSeenAnnotation,
+  containersOf,
+  isTerminalPhase,
+  type PodSource,
+  podFullName,
+  podKey,
+} from '../model/pod.ts';
 import type { Preemption } from './admission.ts';
 import { heldPod, podSize, resizeOf } from './allocation.ts';
 import { type ActionResult, type ApplyDeps, applyAction, fieldPathOf } from './apply.ts';
@@ -14,6 +22,7 @@ import { type Ending, nextLifecycle, type PodLifecycle } from './lifecycle.ts';
 import { latestContainer, type RuntimePod } from './observed.ts';
 import { actionKey, crashLoopMessage, isCleanedUp, type Plan, type PodAction, planPod, type Verdicts } from './plan.ts';
 import { preempted } from './preemption.ts';
+import { createQuestion } from './question.ts';
 import { type AllocationRecord, createResizing } from './resizing.ts';
 import { advanceBackoff, backoffKey, backoffUntil } from './restart.ts';
 import { isRestartingAll } from './restart-all.ts';
@@ -81,6 +90,17 @@ export interface PodsOptions {
   readonly admit: (pod: AgentPod, active: readonly AgentPod[]) => Rejection | Preemption | undefined;
   /** Wants a pod ended so that a critical one finds room: the writer of `endings` for preemption. */
   readonly preempt: (uid: string, ending: Ending) => void;
+  /** The devices of plugins, which a pod that is new to the node has to have before it is admitted. */
+  readonly devices: {
+    /** Whether the pod asks for some. */
+    concerns(pod: AgentPod): boolean;
+    /** Resolves to why it cannot have them; never rejects. */
+    grant(pod: AgentPod, signal: AbortSignal): Promise<Rejection | undefined>;
+    /** The pod is not here, or not any more: what it was given is free. */
+    release(uid: string): void;
+    /** `allocatedResourcesStatus` of a container. */
+    health(uid: string, container: string): ResourceStatus[] | undefined;
+  };
   /** Has the Node read anew, so that `admit` sees it as it is: labels may have changed just before a pod that selects them came. Absent standalone. */
   readonly refreshNode?: ((signal: AbortSignal) => Promise<void>) | undefined;
   readonly networkProblem: () => string | undefined;
@@ -143,8 +163,13 @@ export function startPods(options: PodsOptions): Pods {
   const leftBehind = new Map<string, RuntimePod>();
   // By critical pod: those that are ending so that it finds room.
   const preempting = new Map<string, ReadonlySet<string>>();
-  // By pod that the Node's labels would keep away: whether the Node has been read anew for it.
-  const nodeAsked = new Map<string, 'asking' | 'answered'>();
+  const track = (asking: Promise<void>): void => {
+    underWay.add(asking);
+    void asking.finally(() => underWay.delete(asking));
+  };
+  // Of pods that the Node's labels would keep away: their refusal is for ever, and must not rest on labels that have just changed.
+  const nodeRead = createQuestion<void>((uid) => loop.enqueue(uid), track);
+  const devicesGranted = createQuestion<Rejection | undefined>((uid) => loop.enqueue(uid), track);
   const resizing = createResizing({
     clock,
     recordEvent: options.apply.recordEvent,
@@ -242,8 +267,7 @@ export function startPods(options: PodsOptions): Pods {
       machines.delete(uid);
     }
     if (row === undefined) {
-      preempting.delete(uid);
-      nodeAsked.delete(uid);
+      endAdmission(uid);
       // Unknown is not unwanted: only complete lists make an orphan.
       if (!specs.synced || !runtime.synced) return undefined;
       const orphan = runtime.get(uid) ?? leftBehind.get(uid);
@@ -262,6 +286,8 @@ export function startPods(options: PodsOptions): Pods {
     const admission = isNew ? admissionOf(uid, resizing.allocatedPod(row.pod)) : undefined;
     if (admission === 'waiting') return undefined;
     preempting.delete(uid);
+    nodeRead.forget(uid);
+    devicesGranted.forget(uid);
     if (admission === undefined && !isTerminalPhase(pod.status?.phase)) {
       resizing.admit(pod);
       resizing.adopt(uid, pod.status?.conditions);
@@ -282,21 +308,20 @@ export function startPods(options: PodsOptions): Pods {
     return seenFirst(pod) !== seenFirst(wanted.pod);
   }
 
-  /** True until the Node has been read anew for this pod: its refusal is for ever, and must not rest on labels that have just changed. */
-  function awaitsNode(uid: string): boolean {
-    if (options.refreshNode === undefined || nodeAsked.get(uid) === 'answered') return false;
-    if (nodeAsked.has(uid)) return true;
-    nodeAsked.set(uid, 'asking');
-    const asking = options
-      .refreshNode(options.signal)
-      .catch((error: unknown) => log.warn({ podUid: uid, err: messageOf(error) }, 'could not read the Node anew'))
-      .finally(() => {
-        underWay.delete(asking);
-        nodeAsked.set(uid, 'answered');
-        loop.enqueue(uid);
-      });
-    underWay.add(asking);
-    return true;
+  async function readNode(uid: string): Promise<void> {
+    try {
+      await options.refreshNode?.(options.signal);
+    } catch (error) {
+      log.warn({ podUid: uid, err: messageOf(error) }, 'could not read the Node anew');
+    }
+  }
+
+  /** A pod that is not admitted asks nothing any more, and has nothing. */
+  function endAdmission(uid: string): void {
+    preempting.delete(uid);
+    nodeRead.forget(uid);
+    if (devicesGranted.has(uid)) options.devices.release(uid);
+    devicesGranted.forget(uid);
   }
 
   /** Whether a pod that is new to the node may run; it waits while pods that are less important make room for it. */
@@ -305,20 +330,32 @@ export function startPods(options: PodsOptions): Pods {
       const lifecycle = machines.get(victim)?.lifecycle.kind;
       if (lifecycle !== undefined && lifecycle !== 'terminated') return 'waiting';
     }
+    // Before anything else, as in upstream: what the pod was given counts as allocatable then, whatever its plugin says by now.
+    if (devicesGranted.has(uid) || options.devices.concerns(pod)) {
+      const granted = devicesGranted.answer(uid, () => options.devices.grant(pod, options.signal));
+      if (granted === undefined) return 'waiting';
+      if (granted.is !== undefined) return refuse(pod, granted.is);
+    }
     const answer = options.admit(pod, activePods(uid));
-    if (answer !== undefined && 'reason' in answer && answer.reason === 'NodeAffinity' && awaitsNode(uid)) return 'waiting';
-    nodeAsked.delete(uid);
+    if (answer !== undefined && 'reason' in answer && answer.reason === 'NodeAffinity' && options.refreshNode !== undefined) {
+      if (nodeRead.answer(uid, () => readNode(uid)) === undefined) return 'waiting';
+    }
     if (answer === undefined) return undefined;
-    const name = `${pod.metadata.namespace}/${pod.metadata.name}`;
     if ('victims' in answer) {
       makeRoom(answer.victims);
       const victims = answer.victims.map((victim) => victim.metadata.uid);
-      log.info({ pod: name, podUid: uid, victims }, 'pods make room for a critical one');
+      log.info({ pod: podKey(pod), podUid: uid, victims }, 'pods make room for a critical one');
       preempting.set(uid, new Set(victims));
       return 'waiting';
     }
+    return refuse(pod, answer);
+  }
+
+  function refuse(pod: AgentPod, answer: Rejection): Rejection {
+    const { uid } = pod.metadata;
+    endAdmission(uid);
     options.apply.recordEvent(pod, 'Warning', answer.reason, answer.message);
-    log.info({ pod: name, podUid: uid, ...answer }, 'pod refused');
+    log.info({ pod: podKey(pod), podUid: uid, ...answer }, 'pod refused');
     // The event tells the reason alone; the status says besides what became of the pod (pkg/kubelet rejectPod).
     return { reason: answer.reason, message: `Pod was rejected: ${answer.message}` };
   }
@@ -462,6 +499,7 @@ export function startPods(options: PodsOptions): Pods {
       );
       for (const [critical, victims] of preempting) if (victims.has(uid)) loop.enqueue(critical);
       resizing.ended(uid);
+      options.devices.release(uid);
     }
   }
 
@@ -601,6 +639,7 @@ export function startPods(options: PodsOptions): Pods {
       podSize: work.podSize,
       resize: resizing.conditions(uid),
       verdicts: (id) => options.verdicts.get(id) ?? {},
+      deviceHealth: (container) => options.devices.health(uid, container),
       hostIps: options.hostIps(),
       now: wall,
     });
@@ -653,6 +692,7 @@ export function startPods(options: PodsOptions): Pods {
     admitted.delete(uid);
     loop.forget(uid);
     resizing.forget(uid);
+    options.devices.release(uid);
     options.forgotten(uid);
     if (machine === undefined) return;
     // A static pod that waited for this one's end may come in now.
@@ -682,11 +722,13 @@ export function startPods(options: PodsOptions): Pods {
       const message =
         names !== ''
           ? `room on this node: ${names} ${making.length === 1 ? 'is' : 'are'} being ended for it, being less important`
-          : nodeAsked.has(uid)
-            ? 'the labels of this Node, read anew before the pod is refused for them'
-            : row.source !== 'api' && hasPredecessor(row.pod)
-              ? 'the end of the pod that had its name before'
-              : 'its turn';
+          : devicesGranted.has(uid)
+            ? 'its devices, which their plugin is asked for'
+            : nodeRead.has(uid)
+              ? 'the labels of this Node, read anew before the pod is refused for them'
+              : row.source !== 'api' && hasPredecessor(row.pod)
+                ? 'the end of the pod that had its name before'
+                : 'its turn';
       return { lifecycle: 'syncing', waiting: [{ subject: 'admission', message }], inFlight: [], steps: [] };
     },
     poke(uid) {

@@ -23,6 +23,12 @@ export interface NodeMetrics {
   /** `/metrics/probes`. */
   readonly probePage: MetricsRegistry;
   readonly probes: ProbeMetrics;
+  readonly devices: {
+    /** A device plugin wants to register. */
+    registered(resource: string): void;
+    /** It has been asked to allocate. */
+    allocated(resource: string, tookMs: number): void;
+  };
   /** The same runtime, its calls counted and timed. */
   instrument(cri: CriClient): CriClient;
   /** A complete look at the runtime has ended, ms. */
@@ -177,6 +183,17 @@ export function createNodeMetrics(nodeName: string, version: string, clock: Cloc
     buckets: podStartBuckets,
   });
 
+  const pluginsRegistered = registry.counter({
+    name: 'kubelet_device_plugin_registration_total',
+    help: 'Cumulative number of device plugin registrations. Broken down by resource name.',
+    labels: ['resource_name'],
+  });
+  const devicesAllocated = registry.histogram({
+    name: 'kubelet_device_plugin_alloc_duration_seconds',
+    help: 'Duration in seconds to serve a device plugin Allocation request. Broken down by resource name.',
+    labels: ['resource_name'],
+  });
+
   // Containers made for pods with users of their own, until they are started: where such a pod fails is told by the call that fails.
   const startingWithOwnUsers = new Set<string>();
   const hasOwnUsers = (call: string, request: object): boolean => {
@@ -201,6 +218,10 @@ export function createNodeMetrics(nodeName: string, version: string, clock: Cloc
     registry,
     probePage,
     probes,
+    devices: {
+      registered: (resource) => pluginsRegistered.inc([resource]),
+      allocated: (resource, tookMs) => devicesAllocated.observe(tookMs / 1000, [resource]),
+    },
     instrument(cri) {
       const timed = Object.entries(cri).flatMap(([name, call]: [string, (request: object, signal: AbortSignal) => Promise<unknown>]) => {
         const operation = operations[name];

@@ -58,6 +58,7 @@ import { startVolumes } from '../../volumes/worker.ts';
 import { localSocket } from '../local/paths.ts';
 import { startServingCertificate } from '../node-identity.ts';
 import { openCluster, userAgent } from './cluster.ts';
+import { openNodeDevices } from './devices.ts';
 import { downwardValue } from './downward.ts';
 import { openEndings } from './endings.ts';
 import { pressureOf, shownPressure, startNodeEviction } from './eviction.ts';
@@ -177,6 +178,20 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     watchRuntime({ cri, clock, log, table: runtime, signal, auditIntervalMs, relistIntervalMs, relisted: metrics.relisted }),
   );
 
+  // Plugins come as soon as their socket is there, before the first pod does, and before there is anybody to tell.
+  let deviceNews: { amounts(): void; health(uid: string): void } | undefined;
+  const { devices } = stack.use(
+    await openNodeDevices({
+      rootDir: config.rootDir,
+      clock,
+      log,
+      signal,
+      amountsChanged: () => deviceNews?.amounts(),
+      healthChanged: (uid) => deviceNews?.health(uid),
+      observe: metrics.devices,
+    }),
+  );
+
   // Declared so that the scheduler places pods that need them here (KEP-5328): only what this agent really does.
   const nodeConfig = nodeSettings(config, {
     hostname: hostName(),
@@ -187,7 +202,7 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
       'InPlacePodVerticalScalingInitContainers',
       'RestartAllContainersOnContainerExits',
     ],
-    resetExtendedResources: false,
+    resetExtendedResources: !devices.hadCheckpoint,
   });
   // What may run here, with what it was given: what every planner goes by.
   const admitted = new Table<PodSpecRow>('admitted');
@@ -246,6 +261,7 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
         void (await cri.updateRuntimeConfig({ runtime_config: { network_config: { pod_cidr: cidrs } } }, s)),
       event: ({ type, reason, message }) => nodeEvent(type, reason, message),
       pressure: () => pressureOf(pressure()),
+      devices: devices.amounts,
       problems: () => relistProblems(runtimeWatch.lastRelist),
     }),
   );
@@ -356,6 +372,7 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     objects: podObjects,
     recursiveReadOnly: (handler) => featuresOf(handler)?.recursive_read_only_mounts === true,
     userNamespaces,
+    devices,
     stopSignals: isEnabled(config, 'ContainerStopSignals'),
     services: cluster?.services,
     runtimeClasses: cluster?.runtimeClasses,
@@ -376,16 +393,21 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     actuated: stack.use(await openPodResources(join(config.rootDir, 'actuated_pods_state'), log)),
     swaps: (pod, container) => maySwap(pod, container, policy),
     apply,
-    admit: (pod, active) =>
-      eviction?.rejects(pod) ??
-      admitPod({
-        pod,
-        active,
-        node: newestNode(node.node(), readNode),
-        allowedUnsafeSysctls: kc.allowedUnsafeSysctls,
-        kernelVersion: machine.kernelVersion,
-        appArmor,
-      }),
+    devices: isEnabled(config, 'ResourceHealthStatus') ? devices : { ...devices, health: () => undefined },
+    admit: (pod, active) => {
+      const known = newestNode(node.node(), readNode);
+      return (
+        eviction?.rejects(pod) ??
+        admitPod({
+          pod,
+          active,
+          node: known && devices.withTaken(known),
+          allowedUnsafeSysctls: kc.allowedUnsafeSysctls,
+          kernelVersion: machine.kernelVersion,
+          appArmor,
+        })
+      );
+    },
     preempt: (uid, ending) => endings.set(uid, ending),
     refreshNode:
       cluster &&
@@ -417,6 +439,13 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
   };
   let mirrorWork: Mirrors | undefined;
   const pods = stack.use(startPods(podsOptions));
+  deviceNews = { amounts: node.refresh, health: pods.poke };
+  node.refresh();
+  const pruneDevices = (): void => {
+    if (specs.synced && runtime.synced) devices.prune((uid) => specs.has(uid) || runtime.has(uid));
+  };
+  stack.use(specs.onSynced(pruneDevices));
+  stack.use(runtime.onSynced(pruneDevices));
   stack.use(metrics.watch({ specs, runtime, pods, mirrors: cluster?.mirrors }));
   const pressureWork = startNodeEviction({
     config,

@@ -4,6 +4,8 @@ import type { ImageSpec, Mount, PodSandboxConfig } from '../../../cri-protos/gen
 import type { Clock } from '../../base/clock.ts';
 import { AgentError } from '../../base/errors.ts';
 import type { ReadonlyTable } from '../../base/table.ts';
+import type { DeviceParts } from '../../devices/grants.ts';
+import type { Devices } from '../../devices/worker.ts';
 import type { CriClient } from '../../drivers/cri/client.ts';
 import type { Mounts } from '../../drivers/mounts/mounts.ts';
 import type { Images } from '../../images/worker.ts';
@@ -51,6 +53,7 @@ export interface PodApplyOptions {
   /** Whether a runtime handler can make mounts read-only all the way down. */
   readonly recursiveReadOnly: (handler: string) => boolean;
   readonly userNamespaces: UserNamespaces;
+  readonly devices: Devices;
   /** ContainerStopSignals gate. */
   readonly stopSignals: boolean;
   readonly services: ReadonlyTable<Service> | undefined;
@@ -62,6 +65,12 @@ function mountedImages(pod: AgentPod, container: Container): { name: string; ima
   const mounted = new Set(container.volumeMounts?.map((mount) => mount.name));
   return (pod.spec.volumes ?? []).flatMap(({ name, image }) => (image !== undefined && mounted.has(name) ? [{ name, image }] : []));
 }
+
+const asMount = ({ hostPath, containerPath, readonly }: DeviceParts['mounts'][number]): Mount => ({
+  host_path: hostPath,
+  container_path: containerPath,
+  readonly,
+});
 
 /** What the pods room needs of the other rooms, put together. */
 export function createPodApply(options: PodApplyOptions): PodsOptions['apply'] {
@@ -222,7 +231,7 @@ export function createPodApply(options: PodApplyOptions): PodsOptions['apply'] {
         allocatable: options.allocatable(),
         envFile: (volume, path) => volumes.readFile(pod, volume, path),
       });
-      const [volumeMounts, hosts, termination] = await Promise.all([
+      const [volumeMounts, hosts, termination, parts] = await Promise.all([
         volumes.mountsFor(
           pod,
           container,
@@ -235,14 +244,20 @@ export function createPodApply(options: PodApplyOptions): PodsOptions['apply'] {
         ),
         hostsMount(pod, container, ips),
         terminationMount(pod, container, attempt),
+        options.devices.prepare(pod, container, signal),
       ]);
+      // Where a plugin and the pod name the same variable, the pod's comes later and counts (kubelet_pods.go GenerateRunContainerOptions).
+      const allEnvs = [...parts.envs, ...envs];
       return containerConfig(pod, container, {
         attempt,
         imageRef,
-        command: expandAll(container.command, envs),
-        args: expandAll(container.args, envs),
-        envs: envs.map(({ name, value }) => ({ key: name, value })),
-        mounts: [...volumeMounts, ...hosts, ...termination],
+        command: expandAll(container.command, allEnvs),
+        args: expandAll(container.args, allEnvs),
+        envs: allEnvs.map(({ name, value }) => ({ key: name, value })),
+        mounts: [...volumeMounts, ...parts.mounts.map(asMount), ...hosts, ...termination],
+        devices: parts.devices,
+        cdiDevices: parts.cdiDevices,
+        deviceAnnotations: parts.annotations,
         resources: containerResources(pod, container, options.policy()),
         security: containerSecurity(pod, container, user, options.security, users),
         targetContainerId: targetOf(pod, container.name, runtime),

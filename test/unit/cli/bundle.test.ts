@@ -27,7 +27,7 @@ test('everything that running a node takes can be loaded, the contracts too', as
   // What the code says of where the contracts lie is true from where it lies now.
   const code = readdirSync(folder).map((name) => readFileSync(join(folder, name), 'utf8').replaceAll(/\\?\n/g, ''));
   const [, file = ''] = /cri-protos\/\$\{file\}`,\s*new URL\("([^"]+)"/.exec(code.join('\n')) ?? [];
-  assert.equal(join(folder, file), join(repository, 'agent/drivers/cri/proto.ts'));
+  assert.equal(join(folder, file), join(repository, 'agent/drivers/grpc/contract.ts'));
 });
 
 test('the child that does what may hang runs', async () => {

@@ -16,6 +16,16 @@ const contracts: { file: string; upstream: () => PackageDefinition; leftOut: Reg
     upstream: () => upstreamGoDescriptor('google.golang.org/grpc', 'v1.79.3', 'health/grpc_health_v1/health.pb.go'),
     leftOut: /^$/,
   },
+  {
+    file: 'device-plugin.proto',
+    upstream: () => upstreamProto('k8s.io/kubelet', 'v0.36.1', 'pkg/apis/deviceplugin/v1beta1/api.proto'),
+    leftOut: /^$/,
+  },
+  {
+    file: 'plugin-registration.proto',
+    upstream: () => upstreamProto('k8s.io/kubelet', 'v0.36.1', 'pkg/apis/pluginregistration/v1/api.proto'),
+    leftOut: /^$/,
+  },
 ];
 
 for (const { file, upstream, leftOut } of contracts) {

@@ -15,6 +15,7 @@ const good: StatusInput = {
   images: [],
   config,
   port: 10250,
+  devices: { capacity: {}, allocatable: {} },
   pressure: { memory: false, disk: false, pid: false },
   problems: [],
   declaredFeatures: ['B', 'A'],

@@ -119,6 +119,7 @@ export function startWorld({ wants = [], holds = [], cri, apply, options }: Stor
       ...apply?.(world),
     },
     admit: () => undefined,
+    devices: { concerns: () => false, grant: async () => undefined, release: () => undefined, health: () => undefined },
     preempt: (uid, ending) => endings.set(uid, ending),
     networkProblem: () => undefined,
     hostIps: () => [],

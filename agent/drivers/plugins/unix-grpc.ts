@@ -1,0 +1,96 @@
+import { Client, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
+import type { Clock } from '../../base/clock.ts';
+import { AgentError, hasCode, messageOf } from '../../base/errors.ts';
+import type { Method } from '../grpc/contract.ts';
+import { GrpcError, translateGrpcError } from '../grpc/errors.ts';
+
+/** A plugin's socket that has been reached. Calls reject with AgentErrors whose message is what a Go client would say: `rpc error: code = … desc = …`. */
+export interface UnixClient extends Disposable {
+  call<Response>(method: Method, request: object, signal: AbortSignal): Promise<Response>;
+  /** What the server streams; throws when the stream breaks. */
+  stream<Response>(method: Method, request: object, signal: AbortSignal): AsyncIterable<Response>;
+}
+
+const channelOptions = {
+  'grpc.enable_http_proxy': 0,
+  'grpc.service_config_disable_resolution': 1,
+  'grpc.use_local_subchannel_pool': 1,
+  'grpc.initial_reconnect_backoff_ms': 100,
+  'grpc.max_receive_message_length': 16 * 1024 * 1024,
+};
+
+/** Connects to a unix socket; rejects when nobody has answered by the time the signal aborts. */
+export async function connectUnix(path: string, clock: Clock, signal: AbortSignal): Promise<UnixClient> {
+  const client = new Client(`unix:${path}`, credentials.createInsecure(), channelOptions);
+  const close = (): void => client.close();
+  signal.addEventListener('abort', close, { once: true });
+  try {
+    signal.throwIfAborted();
+    // The signal is what ends the waiting.
+    await new Promise<void>((resolve, reject) => {
+      const gaveUp = (): void => reject(new AgentError('Unavailable', `failed to dial ${path}: ${messageOf(signal.reason)}`));
+      signal.addEventListener('abort', gaveUp, { once: true });
+      client.waitForReady(clock.wall() + 3_600_000, (error) => {
+        signal.removeEventListener('abort', gaveUp);
+        if (error === undefined) resolve();
+        else reject(new AgentError('Unavailable', `failed to dial ${path}: ${error.message}`, { cause: error }));
+      });
+    });
+  } catch (error) {
+    client.close();
+    throw error;
+  } finally {
+    signal.removeEventListener('abort', close);
+  }
+  return {
+    call: <Response>(method: Method, request: object, callSignal: AbortSignal) =>
+      new Promise<Response>((resolve, reject) => {
+        const onAbort = (): void => active.cancel();
+        const active = client.makeUnaryRequest(
+          method.path,
+          method.requestSerialize,
+          method.responseDeserialize,
+          request,
+          new Metadata(),
+          (error: ServiceError | null, response?: object) => {
+            callSignal.removeEventListener('abort', onAbort);
+            if (error === null) resolve((response ?? {}) as Response);
+            else reject(callSignal.aborted ? abortedCall(callSignal.reason) : toldByPeer(error, method));
+          },
+        );
+        if (callSignal.aborted) onAbort();
+        else callSignal.addEventListener('abort', onAbort, { once: true });
+      }),
+    async *stream<Response>(method: Method, request: object, callSignal: AbortSignal) {
+      const stream = client.makeServerStreamRequest<object, object>(
+        method.path,
+        method.requestSerialize,
+        method.responseDeserialize,
+        request,
+      );
+      const onAbort = (): void => stream.cancel();
+      if (callSignal.aborted) onAbort();
+      else callSignal.addEventListener('abort', onAbort, { once: true });
+      try {
+        for await (const response of stream) yield response as Response;
+      } catch (error) {
+        throw callSignal.aborted ? abortedCall(callSignal.reason) : toldByPeer(error, method);
+      } finally {
+        callSignal.removeEventListener('abort', onAbort);
+        // Cancelling a stream that nobody reads any more emits an error that must have a listener.
+        stream.on('error', () => undefined);
+        stream.cancel();
+      }
+    },
+    [Symbol.dispose]: () => client.close(),
+  };
+}
+
+const abortedCall = (reason: unknown): AgentError =>
+  new AgentError(hasCode(reason, 'DeadlineExceeded') ? 'DeadlineExceeded' : 'Canceled', messageOf(reason), { cause: reason });
+
+function toldByPeer(error: unknown, method: Method): AgentError {
+  const translated = translateGrpcError(error, method.path, '');
+  if (!(translated instanceof GrpcError)) return translated;
+  return new AgentError(translated.code, `rpc error: code = ${translated.code} desc = ${translated.details}`, { cause: error });
+}
