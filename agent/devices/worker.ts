@@ -354,10 +354,13 @@ export async function startDevices(options: DevicesOptions): Promise<Devices> {
       const { uid } = pod.metadata;
       const wrong = (error: unknown): AgentError => new AgentError('CreateContainerConfigError', messageOf(error), { cause: error });
       // Lost with a checkpoint that could not be read, perhaps.
-      if (asked(container).some(([resource]) => grantOf(uid, container.name, resource) === undefined))
+      if (asked(container).some(([resource]) => grantOf(uid, container.name, resource) === undefined)) {
         await grantContainer(pod, container, signal).catch((error: unknown) => {
           throw wrong(error);
         });
+        checkpoint.touch();
+        await checkpoint.written();
+      }
       for (const [resource] of asked(container)) {
         const connected = plugins.get(resource);
         const own = grantOf(uid, container.name, resource);

@@ -42,8 +42,10 @@ export interface EventRecorderOptions {
 // client-go holds 1000 events and drops the newest beyond (tools/record/event.go).
 const maxQueued = 1000;
 const retryPolicy = { initialMs: 500, maxMs: 10_000 };
+// What has just happened is told this much later: most of it happens while pods start, whose sandboxes and statuses want the CPU and the API server more.
+const headStartMs = 100;
 
-/** Starts a recorder. Events wait in order while the server is away; disposing drops those that wait. */
+/** Starts a recorder. Events go out in order and a moment later, and wait while the server is away; disposing drops those that wait. */
 export function createEventRecorder(options: EventRecorderOptions): EventRecorder {
   const { client, clock, log, nodeName } = options;
   const component = options.component ?? 'kubelet';
@@ -65,6 +67,7 @@ export function createEventRecorder(options: EventRecorderOptions): EventRecorde
   }
 
   async function sendAll(): Promise<void> {
+    await clock.sleep(headStartMs, stop.signal);
     while (!stop.signal.aborted) {
       const event = queue[0];
       if (event === undefined) return;

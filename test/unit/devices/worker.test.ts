@@ -325,6 +325,20 @@ test('an agent that starts again: what pods have stays theirs, and the Node show
   assert.equal(await node.devices.grant(asks('u2', 1), signal), undefined);
 });
 
+test('a container whose devices nobody remembers is given some when it starts, and they are remembered', limit, async () => {
+  const root = freshRoot();
+  const p = asks('u1', 1);
+  const [a = container('a')] = p.spec.containers;
+  {
+    await using node = await startNode(root);
+    await node.plugin(healthy('a'));
+    assert.deepEqual((await node.devices.prepare(p, a, signal)).envs, [{ name: 'GPUS', value: 'a' }]);
+    await assert.rejects(node.devices.prepare(asks('u2', 1), a, signal), { code: 'CreateContainerConfigError', message: /Available: 0/ });
+  }
+  await using node = await startNode(root);
+  assert.deepEqual((await node.devices.prepare(p, a, signal)).envs, [{ name: 'GPUS', value: 'a' }]);
+});
+
 test('what an agent that was killed has left is cleared away; other files stay', limit, async () => {
   const root = freshRoot();
   await (await startNode(root))[Symbol.asyncDispose]();
