@@ -7,7 +7,7 @@ import { GiveUp, waitFor } from './wait.ts';
 /** `startTicks` is field 22 of /proc/PID/stat: with it a pid names one process only, until the next boot. */
 export type Tracked = { pid: number; startTicks: string };
 
-type Stat = { state: string; parent: number; startTicks: string };
+type Stat = { state: string; parent: number; threads: number; startTicks: string };
 
 const statOf = (pid: number): Stat | undefined => {
   let text: string;
@@ -18,13 +18,17 @@ const statOf = (pid: number): Stat | undefined => {
   }
   // The command name may hold spaces and parentheses: fields are counted from behind the last one.
   const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
-  return { state: fields[0] ?? '', parent: Number(fields[1]), startTicks: fields[19] ?? '' };
+  return { state: fields[0] ?? '', parent: Number(fields[1]), threads: Number(fields[17]), startTicks: fields[19] ?? '' };
 };
 
-/** What identifies a running process; undefined when it is gone (a zombie is gone). */
+/**
+ * What identifies a running process; undefined when it is gone. A zombie is gone, unless it is only the first thread of one that was killed: while others
+ * are still ending the process listens on its ports.
+ */
 export const track = (pid: number): Tracked | undefined => {
   const stat = statOf(pid);
-  return stat === undefined || stat.state === 'Z' || stat.state === 'X' ? undefined : { pid, startTicks: stat.startTicks };
+  if (stat === undefined || stat.state === 'X' || (stat.state === 'Z' && stat.threads <= 1)) return undefined;
+  return { pid, startTicks: stat.startTicks };
 };
 
 export const isAlive = (tracked: Tracked): boolean => track(tracked.pid)?.startTicks === tracked.startTicks;
