@@ -128,10 +128,7 @@ export function createStats(options: StatsOptions): Stats {
 
   function withRate(key: string, reading: CgroupReading, createdAt?: number): ReturnType<typeof statsOf> {
     const { cpuNs, at } = reading;
-    let rate = cpuNs === undefined ? undefined : rates.rate(key, cpuNs, at);
-    // Of a new one: what it used since it was made.
-    if (rate === undefined && cpuNs !== undefined && createdAt !== undefined && at - createdAt > 1000)
-      rate = Math.round((cpuNs * 1000) / (at - createdAt));
+    const rate = cpuNs === undefined ? undefined : rates.rate(key, cpuNs, at, createdAt);
     return statsOf(reading, rate);
   }
 

@@ -94,15 +94,32 @@ vethab1: 1 1 0 0 0 0 0 0 1 1 0 0 0 0 0 0
   });
 });
 
-test('rates: over ten seconds and more where that is known', () => {
+test('rates: over the last ten seconds and more where that is known', () => {
   const rates = createRates();
   assert.equal(rates.rate('a', 1000, 0), undefined);
+  assert.equal(rates.rate('a', 1100, 100), undefined, 'a moment says nothing');
   assert.equal(rates.rate('a', 2000, 1000), 1000);
   assert.equal(rates.rate('a', 12_000, 11_000), 1000);
-  // The reading before that is the base now.
-  assert.equal(rates.rate('a', 14_000, 12_000), Math.round((12_000 * 1000) / 11_000));
+  assert.equal(rates.rate('a', 14_000, 12_000), Math.round((13_000 * 1000) / 12_000));
+  // The reading at 11 s is old enough to be reckoned from.
+  assert.equal(rates.rate('a', 14_000, 21_000), Math.round((2_000 * 1000) / 10_000));
   // A counter that began anew.
-  assert.equal(rates.rate('a', 5, 13_000), undefined);
+  assert.equal(rates.rate('a', 5, 23_000), undefined);
+});
+
+test('rates: one that is asked for every second tells of the last seconds, not of all its life', () => {
+  const rates = createRates();
+  for (let s = 0; s <= 100; s++) rates.rate('a', 0, s * 1000);
+  let last: number | undefined;
+  for (let s = 101; s <= 125; s++) last = rates.rate('a', (s - 100) * 500, s * 1000);
+  assert.equal(last, 500);
+});
+
+test('rates: a new one since it was made, and not over the moment since it was first read', () => {
+  const rates = createRates();
+  assert.equal(rates.rate('a', 500, 2_500, 2_000), undefined);
+  assert.equal(rates.rate('a', 1500, 5_000, 2_000), 500);
+  assert.equal(rates.rate('a', 1500, 5_105, 2_000), Math.round((1500 * 1000) / 3_105));
 });
 
 test('du: a last entry that was cut off is left out', () => {
