@@ -28,14 +28,33 @@ export interface StatusWriterOptions {
 // the object has gone, the deletion is repeated after this time.
 const deletionSettlesMs = 2_000;
 
+/** What the API said of an object that holds the newest status. */
+interface Answer {
+  readonly uid: string;
+  readonly resourceVersion: string;
+  readonly deletionTimestamp: string | undefined;
+}
+
+function answerOf({ metadata: { uid, resourceVersion = '', deletionTimestamp } }: AgentPod): Answer {
+  return { uid, resourceVersion, deletionTimestamp };
+}
+
+/** True when the object is a later state than the answer. Resource versions are numbers that grow (KEP-5504); of others only a difference can be told. */
+function isNewer(pod: AgentPod, answer: Answer): boolean {
+  const { resourceVersion = '' } = pod.metadata;
+  if (resourceVersion === '') return false;
+  const numbers = /^\d+$/.test(resourceVersion) && /^\d+$/.test(answer.resourceVersion);
+  return numbers ? BigInt(resourceVersion) > BigInt(answer.resourceVersion) : resourceVersion !== answer.resourceVersion;
+}
+
 /**
  * Brings statuses to the API, one pod's in order, many pods' at once; what changes while a request is under way folds into the next. Once a pod that is
  * being deleted is cleaned up and its last status is there, removes its API object.
  */
 export function startStatusWriter(options: StatusWriterOptions): AsyncDisposable {
   const { statuses, mirrors } = options;
-  // By UID: the text of the last patch that the API took, and the object that it then held.
-  const sent = new Map<string, { text: string; pod: AgentPod }>();
+  // By UID: the text of the last patch that the API took, and what it then said of the object.
+  const sent = new Map<string, { text: string } & Answer>();
 
   const loop = startLoop({
     name: 'status-writer',
@@ -67,19 +86,22 @@ export function startStatusWriter(options: StatusWriterOptions): AsyncDisposable
     if (target === undefined) return false;
     const patch = statusPatch(target, row.status);
     const text = JSON.stringify(patch.status);
-    const last = sent.get(uid)?.pod.metadata.uid === target.metadata.uid ? sent.get(uid) : undefined;
-    let shown = last?.text === text ? last.pod : undefined;
-    if (shown === undefined && last === undefined && alreadyShown(target, patch)) shown = target;
-    const patched = shown === undefined;
-    if (shown === undefined) {
-      shown = await options.patchStatus(target, patch, signal);
-      sent.set(uid, { text, pod: shown });
-    }
+    const sentLast = sent.get(uid);
+    const last = sentLast?.uid === target.metadata.uid ? sentLast : undefined;
+    // What the API holds by now may be somebody else's word: the node lifecycle controller marks the pods of a node that was cut off not ready, and only
+    // its node agent takes that back.
+    const isNews = last === undefined || isNewer(target, last);
+    const patched = isNews ? !alreadyShown(target, patch) : last.text !== text;
+    let shown = isNews ? answerOf(target) : last;
+    if (patched) shown = answerOf(await options.patchStatus(target, patch, signal));
+    if (patched || isNews) sent.set(uid, { text, ...shown });
     options.shown?.(uid, patched);
     // A mirror's deletion ends nothing, and is no answer to the pod's end either.
     if (isStatic) return false;
-    const deleting = row.pod.metadata.deletionTimestamp ?? shown.metadata.deletionTimestamp;
-    if (!row.cleanedUp || deleting === undefined) return false;
+    const { deletionTimestamp, deletionGracePeriodSeconds, finalizers = [] } = row.pod.metadata;
+    if (!row.cleanedUp || (deletionTimestamp ?? shown.deletionTimestamp) === undefined) return false;
+    // Deleted for good already: it goes when whoever has set the finalizers takes them off, and nothing we say hastens that.
+    if (deletionGracePeriodSeconds === 0 && finalizers.length > 0) return false;
     await options.deletePod(row.pod, signal);
     return true;
   }

@@ -27,7 +27,8 @@ function bed() {
     mirrors,
     patchStatus: async (target, patch) => {
       calls.push(`patch ${patch.metadata.uid} ${String(patch.status.phase)}`);
-      return { ...target, status: { phase: String(patch.status.phase) } };
+      const resourceVersion = String(Number(target.metadata.resourceVersion ?? '0') + 1);
+      return { ...target, metadata: { ...target.metadata, resourceVersion }, status: { phase: String(patch.status.phase) } };
     },
     deletePod: async ({ metadata }) => void calls.push(`delete ${metadata.uid}`),
   });
@@ -71,5 +72,44 @@ test("a static pod's status goes to its mirror, to each new one again, and never
   b.mirrors.replace([['m2', mirror('m2')]]);
   await b.settle();
   assert.deepEqual(b.calls, ['patch m1 Running', 'patch m2 Running']);
+  await b.writer[Symbol.asyncDispose]();
+});
+
+test('a status that somebody has written over is told again: a node that was cut off finds its pods marked not ready', async () => {
+  const b = bed();
+  const ready = (status: string) => [{ type: 'Ready', status }];
+  const row = (resourceVersion: string, shows: string): PodStatusRow => ({
+    pod: pod({}, { resourceVersion }, { phase: 'Running', conditions: ready(shows) }),
+    status: { phase: 'Running', conditions: ready('True') },
+    cleanedUp: false,
+  });
+  b.statuses.set('u1', row('10', 'False'));
+  await b.settle();
+  assert.deepEqual(b.calls, ['patch u1 Running']);
+  // The watch tells of the state before our patch, then of the patch itself: nothing to say to that.
+  b.statuses.set('u1', row('10', 'False'));
+  await b.settle();
+  b.statuses.set('u1', row('11', 'True'));
+  await b.settle();
+  assert.equal(b.calls.length, 1);
+  // The node lifecycle controller has marked it.
+  b.statuses.set('u1', row('12', 'False'));
+  await b.settle();
+  assert.equal(b.calls.length, 2);
+  await b.writer[Symbol.asyncDispose]();
+});
+
+test('a pod that finalizers keep is not deleted over and over', async () => {
+  const b = bed();
+  const kept = { deletionTimestamp: '2026-11-21T00:00:00Z', finalizers: ['batch.kubernetes.io/job-tracking'] };
+  b.statuses.set('u1', { pod: pod({}, { ...kept, deletionGracePeriodSeconds: 30 }), status: { phase: 'Failed' }, cleanedUp: true });
+  await b.settle();
+  assert.deepEqual(b.calls, ['patch u1 Failed', 'delete u1']);
+  b.statuses.set('u1', { pod: pod({}, { ...kept, deletionGracePeriodSeconds: 0 }), status: { phase: 'Failed' }, cleanedUp: true });
+  await b.settle();
+  for (const fire of [...b.timers]) fire();
+  await b.settle();
+  assert.equal(b.calls.length, 2);
+  assert.equal(b.timers.length, 0);
   await b.writer[Symbol.asyncDispose]();
 });
