@@ -1,6 +1,6 @@
 import type { ContainerStatus } from '../model/generated/api.ts';
 import { type AgentPod, isSidecar, isTerminalPhase } from '../model/pod.ts';
-import { latestContainer, mayRun, type RuntimePod } from './observed.ts';
+import { hasInitialized, latestContainer, mayRun, type RuntimePod } from './observed.ts';
 import { shouldRestart } from './restart.ts';
 
 /** Why a pod ends. `deleted`: the API asked; `removed`: its source no longer has it; `completed`: nothing is left to run; `ended`: somebody on the node decided. */
@@ -58,7 +58,7 @@ export function nextLifecycle(input: LifecycleInput): PodLifecycle {
       if (input.runtime !== undefined && !mayRun(input.runtime) && !input.busy)
         return { kind: 'terminated', at: now.mono, cause: lifecycle.cause };
       // A second, more hurried wish: its time counts from now.
-      const wished = deletionGrace(pod) ?? input.ending?.graceSeconds;
+      const wished = wishedGrace(input);
       if (wished !== undefined && wished < lifecycle.graceSeconds) {
         const leftMs = lifecycle.since + lifecycle.graceSeconds * 1000 - now.mono;
         if (wished * 1000 < leftMs) return { ...lifecycle, since: now.mono, graceSeconds: wished };
@@ -73,7 +73,7 @@ export function nextLifecycle(input: LifecycleInput): PodLifecycle {
 function endOf(input: LifecycleInput): { graceSeconds: number; cause: EndCause } | undefined {
   const { pod, ending } = input;
   const own = pod.spec.terminationGracePeriodSeconds ?? 30;
-  if (pod.metadata.deletionTimestamp !== undefined) return { graceSeconds: deletionGrace(pod) ?? own, cause: { kind: 'deleted' } };
+  if (pod.metadata.deletionTimestamp !== undefined) return { graceSeconds: wishedGrace(input) ?? own, cause: { kind: 'deleted' } };
   if (!input.inSource) return { graceSeconds: own, cause: { kind: 'removed' } };
   if (isTerminalPhase(pod.status?.phase)) return { graceSeconds: own, cause: { kind: 'completed' } };
   if (ending !== undefined) {
@@ -94,8 +94,11 @@ function endOf(input: LifecycleInput): { graceSeconds: number; cause: EndCause }
   return undefined;
 }
 
-function deletionGrace(pod: AgentPod): number | undefined {
-  return pod.metadata.deletionTimestamp === undefined ? undefined : pod.metadata.deletionGracePeriodSeconds;
+/** The shortest grace that anybody wishes, seconds: the node's need (memory, a shutdown) does not wait for a deletion that has all the time in the world. */
+function wishedGrace({ pod, ending }: LifecycleInput): number | undefined {
+  const ofDeletion = pod.metadata.deletionTimestamp === undefined ? undefined : pod.metadata.deletionGracePeriodSeconds;
+  const wishes = [ofDeletion, ending?.graceSeconds].filter((grace) => grace !== undefined);
+  return wishes.length === 0 ? undefined : Math.min(...wishes);
 }
 
 /** When (wall, ms) `activeDeadlineSeconds` runs out; infinity without one or before the start. */
@@ -115,8 +118,7 @@ function isDone(pod: AgentPod, runtime: RuntimePod, published: readonly Containe
   };
   const appEnds = pod.spec.containers.map((c) => ({ container: c, exitCode: endedForGood(c.name) }));
   if (appEnds.every(({ container, exitCode }) => exitCode !== undefined && !shouldRestart(container, pod.spec, exitCode))) return true;
-  // Once an app container exists, initialisation is history.
-  if (appEnds.some(({ container }) => latestContainer(runtime, container.name) !== undefined)) return false;
+  if (hasInitialized(pod, runtime)) return false;
   return (pod.spec.initContainers ?? []).some((container) => {
     if (isSidecar(container)) return false;
     const exitCode = endedForGood(container.name);

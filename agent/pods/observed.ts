@@ -1,4 +1,5 @@
 import type { ContainerStatus as CriContainerStatus } from '../../cri-protos/generated/cri.ts';
+import type { AgentPod } from '../model/pod.ts';
 
 /** A container as the runtime tells it. Times are milliseconds since the epoch, 0 where the runtime has none. */
 export interface RuntimeContainer {
@@ -60,6 +61,15 @@ export function usableSandbox(runtime: RuntimePod | undefined): RuntimeSandbox |
   if (newest === undefined || !newest.ready) return undefined;
   if (!newest.hostNetwork && newest.ips.length === 0) return undefined;
   return newest;
+}
+
+/** True once any app container of the current sandbox exists: initialisation is then history. */
+export function hasInitialized(pod: AgentPod, runtime: RuntimePod): boolean {
+  const sandboxId = runtime.sandboxes[0]?.id;
+  return pod.spec.containers.some((c) => {
+    const latest = latestContainer(runtime, c.name);
+    return latest !== undefined && (latest.state === 'running' || latest.sandboxId === sandboxId);
+  });
 }
 
 /** True while any container runs, or may: a created or unknown one may yet turn out to run. */

@@ -4,7 +4,7 @@ import { type AgentPod, asContainer, type ContainerKind, isSidecar } from '../mo
 import { type Allocation, type ContainerResize, type PodSize, type Resize, resizeOf } from './allocation.ts';
 import { containerHash } from './labels.ts';
 import { deadlineAt, type PodLifecycle } from './lifecycle.ts';
-import { latestContainer, type RuntimeContainer, type RuntimePod, usableSandbox } from './observed.ts';
+import { hasInitialized, latestContainer, type RuntimeContainer, type RuntimePod, usableSandbox } from './observed.ts';
 import { backoffKey, backoffUntil, type CrashBackoff, restartsAfterKill, shouldStart } from './restart.ts';
 import { isRestartingAll, resetOrder, restartingAllReason } from './restart-all.ts';
 
@@ -388,15 +388,6 @@ function firstContainers(pod: AgentPod): Start[] {
   ];
 }
 
-/** True once any app container of the current sandbox exists: initialisation is then history. */
-function hasInitialized(pod: AgentPod, runtime: RuntimePod): boolean {
-  const sandboxId = runtime.sandboxes[0]?.id;
-  return pod.spec.containers.some((c) => {
-    const latest = latestContainer(runtime, c.name);
-    return latest !== undefined && (latest.state === 'running' || latest.sandboxId === sandboxId);
-  });
-}
-
 /** Which containers are to be started now, in the pod's order. */
 function containersToStart(input: Pick<PlanInput, 'pod' | 'verdicts'>, runtime: RuntimePod): Start[] {
   const { pod } = input;
@@ -424,7 +415,8 @@ function containersToStart(input: Pick<PlanInput, 'pod' | 'verdicts'>, runtime: 
         if (latest?.state === 'exited' && latest.exitCode === 0) continue;
         // One after which another was started has completed, also when the runtime no longer knows it (kuberuntime computeInitContainerActions).
         if (latest === undefined && at < reached) continue;
-        if (latest?.state !== 'running') starts.push({ container, kind: 'init' });
+        // One that failed for good has failed the pod: it is ended, and nothing more is started.
+        if (shouldStart(container, pod.spec, latest)) starts.push({ container, kind: 'init' });
         return starts;
       }
     }

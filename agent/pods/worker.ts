@@ -426,12 +426,14 @@ export function startPods(options: PodsOptions): Pods {
     const observed = withComebacks(seen(uid), machine.work.comeBack);
     const now = { wall: clock.wall(), mono: clock.mono() };
     const published = statuses.get(uid)?.status ?? machine.pod.status ?? {};
+    // What we have told is newer than what the API shows; of a manifest's pod the API shows nothing. Only the phase is the API's to say as well.
+    const told: AgentPod = { ...machine.pod, status: { ...published, phase: machine.pod.status?.phase } };
     const rejected: Ending | undefined = machine.rejection && { ...machine.rejection, graceSeconds: 0 };
     // Until it rests: a pod that has to end and of which nothing runs has ended, and nobody would ask again.
     for (;;) {
       const before = machine.lifecycle;
       machine.lifecycle = nextLifecycle({
-        pod: machine.pod,
+        pod: told,
         inSource: machine.inSource,
         ending: rejected ?? options.endings.get(uid),
         lifecycle: before,
@@ -450,7 +452,7 @@ export function startPods(options: PodsOptions): Pods {
     else if (admitted.get(uid)?.pod !== machine.pod) admitted.set(uid, { pod: machine.pod, source: machine.source });
     if (machine.lifecycle.kind === 'syncing' && observed !== undefined) resizing.settle(machine.pod, isResizing(uid, machine, observed));
     const plan = planPod({
-      pod: machine.pod,
+      pod: told,
       actuated: resizing.actuated(uid),
       inSource: machine.inSource,
       lifecycle: machine.lifecycle,
