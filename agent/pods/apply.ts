@@ -139,6 +139,7 @@ export async function applyAction(
       return { kind: 'image', imageRef: await deps.ensureImage(pod, containerNamed(pod, action.container), config, signal) };
     }
     case 'createSandbox': {
+      if (action.attempt > 0) recordEvent(pod, 'Normal', 'SandboxChanged', 'Pod sandbox changed, it will be killed and re-created.');
       try {
         const [config, handler] = await Promise.all([deps.sandboxConfig(pod, action.attempt, signal), deps.runtimeHandler(pod, signal)]);
         signal.throwIfAborted();
@@ -153,13 +154,16 @@ export async function applyAction(
     case 'stopSandbox':
       await absent(cri.stopPodSandbox({ pod_sandbox_id: action.id }, signal));
       return done;
+    case 'removeSandbox':
+      await absent(cri.removePodSandbox({ pod_sandbox_id: action.id }, signal));
+      return done;
     case 'startContainer':
       return { kind: 'made', made: { sandboxId: action.sandboxId, containerId: await startContainer(deps, pod, runtime, action, signal) } };
     case 'preStop':
       await preStop(deps, pod, runtime, action, signal);
       return done;
     case 'stopContainer':
-      recordEvent(pod, 'Normal', 'Killing', action.message, fieldPathOf(pod, action.container));
+      if (action.message !== undefined) recordEvent(pod, 'Normal', 'Killing', action.message, fieldPathOf(pod, action.container));
       await absent(cri.stopContainer({ container_id: action.id, timeout: action.graceSeconds }, signal));
       return done;
     case 'removeContainer': {
@@ -320,6 +324,7 @@ async function preStop(
   const container = containerNamed(pod, action.container);
   const handler = container.lifecycle?.preStop;
   if (handler === undefined) return;
+  deps.recordEvent(pod, 'Normal', 'Killing', action.message, fieldPathOf(pod, action.container));
   using deadline = deps.clock.deadline(signal, action.graceSeconds * 1000);
   try {
     await runHook(

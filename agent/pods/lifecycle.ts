@@ -47,7 +47,7 @@ export interface LifecycleInput {
 
 /** The state the pod is in now; the same object when nothing changed. */
 export function nextLifecycle(input: LifecycleInput): PodLifecycle {
-  const { lifecycle, pod, now } = input;
+  const { lifecycle, now } = input;
   switch (lifecycle.kind) {
     case 'syncing': {
       const end = endOf(input);

@@ -41,7 +41,7 @@ export interface RuntimeSandbox {
   readonly runtimeHandler: string;
 }
 
-/** Everything the runtime holds of one pod, newest first in both lists. */
+/** Everything the runtime holds of one pod: sandboxes newest first, containers by name and of each name newest first. */
 export interface RuntimePod {
   readonly uid: string;
   readonly name: string;
@@ -49,6 +49,9 @@ export interface RuntimePod {
   readonly sandboxes: readonly RuntimeSandbox[];
   readonly containers: readonly RuntimeContainer[];
 }
+
+/** The reason that statuses show for the end of a container that the runtime no longer knows (pkg/kubelet/container ContainerReasonStatusUnknown). */
+export const lostReason = 'ContainerStatusUnknown';
 
 /** The newest instance of a container, whatever its state. */
 export function latestContainer(runtime: RuntimePod | undefined, name: string): RuntimeContainer | undefined {

@@ -4,7 +4,15 @@ import { type AgentPod, asContainer, type ContainerKind, isSidecar } from '../mo
 import { type Allocation, type ContainerResize, type PodSize, type Resize, resizeOf } from './allocation.ts';
 import { containerHash } from './labels.ts';
 import { deadlineAt, type PodLifecycle } from './lifecycle.ts';
-import { hasInitialized, latestContainer, type RuntimeContainer, type RuntimePod, usableSandbox } from './observed.ts';
+import {
+  hasInitialized,
+  latestContainer,
+  lostReason,
+  type RuntimeContainer,
+  type RuntimePod,
+  type RuntimeSandbox,
+  usableSandbox,
+} from './observed.ts';
 import { backoffKey, backoffUntil, type CrashBackoff, restartsAfterKill, shouldStart } from './restart.ts';
 import { isRestartingAll, resetOrder, restartingAllReason } from './restart-all.ts';
 
@@ -15,7 +23,9 @@ export type PodAction =
   | { readonly kind: 'mountVolumes' }
   | { readonly kind: 'pullImage'; readonly container: string; readonly image: string; readonly attempt: number }
   | { readonly kind: 'createSandbox'; readonly attempt: number }
+  /** Ends what the sandbox has and gives back its address and ports; also of one that died by itself, which holds them still. */
   | { readonly kind: 'stopSandbox'; readonly id: string; readonly reason: string }
+  | { readonly kind: 'removeSandbox'; readonly id: string }
   | {
       readonly kind: 'startContainer';
       readonly container: string;
@@ -26,7 +36,14 @@ export type PodAction =
       /** When the instance before this one ended (wall, ms): the restart counts against the back-off. */
       readonly previousEnd: number | undefined;
     }
-  | { readonly kind: 'preStop'; readonly id: string; readonly container: string; readonly graceSeconds: number }
+  | {
+      readonly kind: 'preStop';
+      readonly id: string;
+      readonly container: string;
+      readonly graceSeconds: number;
+      /** Text of the Killing event: it tells that the end begins, and so comes before the hook. */
+      readonly message: string;
+    }
   | {
       readonly kind: 'stopContainer';
       readonly id: string;
@@ -34,8 +51,8 @@ export type PodAction =
       /** What the runtime waits between the stop signal and SIGKILL. */
       readonly graceSeconds: number;
       readonly reason: string;
-      /** Text of the Killing event. */
-      readonly message: string;
+      /** Text of the Killing event; undefined when it was told before the preStop hook. */
+      readonly message: string | undefined;
       /** It is stopped in order to be started again, whatever code it ends with. */
       readonly comesBack: boolean;
     }
@@ -105,6 +122,8 @@ export interface PodWork {
   readonly preStopped: ReadonlySet<string>;
   /** By container ID: when (mono, ms) its stop began. */
   readonly stopSince: ReadonlyMap<string, number>;
+  /** IDs of sandboxes whose stop has succeeded: what they held is free. */
+  readonly released: ReadonlySet<string>;
   /** IDs of containers that were stopped in order to be started again. */
   readonly comeBack: ReadonlySet<string>;
   /** By action key: until when (mono, ms) a stop under way waits before it kills; infinity for other actions. */
@@ -136,6 +155,11 @@ export interface PlanInput {
 // The shortest time a container gets between its stop signal and SIGKILL (pkg/kubelet/kuberuntime minimumGracePeriodInSeconds).
 const minimumGraceSeconds = 2;
 
+const sandboxChanged = 'Pod sandbox changed, it will be killed and re-created.';
+
+// How often a pod that waits for the node's network looks whether it is there.
+const networkRetryMs = 1000;
+
 // A sandbox holds an address of the node's range. One whose volumes are still not there after this is given back until they are.
 const volumePatienceMs = 180_000;
 
@@ -158,6 +182,8 @@ export function actionKey(action: PodAction): string {
       return `start:${action.container}`;
     case 'stopSandbox':
       return `stopSandbox:${action.id}`;
+    case 'removeSandbox':
+      return `removeSandbox:${action.id}`;
     case 'preStop':
       return `preStop:${action.id}`;
     case 'stopContainer':
@@ -258,7 +284,7 @@ function planSync(input: PlanInput, runtime: RuntimePod, draft: Draft): void {
   const readySandboxes = runtime.sandboxes.filter((s) => s.ready);
   if (volumesOverdue(input, runtime, draft)) {
     for (const s of readySandboxes)
-      draft.act({ kind: 'stopSandbox', id: s.id, reason: 'the volumes of the pod keep failing: its sandbox and address are released' });
+      stopSandbox(input, draft, s.id, 'the volumes of the pod keep failing: its sandbox and address are released');
     draft.wait('sandbox', 'the pod sandbox waits for the volumes, which keep failing');
     return;
   }
@@ -349,30 +375,32 @@ function planSandbox(input: PlanInput, runtime: RuntimePod, draft: Draft): void 
   }
   const running = runtime.containers.filter((c) => c.state === 'running' || c.state === 'unknown');
   for (const c of running) {
-    stopContainer(
-      input,
-      draft,
-      specOf(pod, c.name),
-      c,
-      graceOf(pod, undefined),
-      'SandboxChanged',
-      'Pod sandbox changed, it will be killed and re-created.',
-    );
+    stopContainer(input, draft, specOf(pod, c.name), c, graceOf(pod, undefined), 'SandboxChanged', `Stopping container ${c.name}`);
   }
-  const ready = runtime.sandboxes.filter((s) => s.ready);
-  if (running.length === 0)
-    for (const s of ready) draft.act({ kind: 'stopSandbox', id: s.id, reason: 'Pod sandbox changed, it will be killed and re-created.' });
-  if (running.length > 0 || ready.length > 0) return;
+  // The next one may want the same address and host ports.
+  const held = heldSandboxes(input, runtime);
+  if (running.length > 0) return;
+  for (const s of held) stopSandbox(input, draft, s.id, sandboxChanged);
+  if (held.length > 0) return;
 
   pullAll();
   if (input.networkProblem !== undefined && pod.spec.hostNetwork !== true) {
     draft.wait('sandbox', input.networkProblem);
+    draft.wake(input.now.mono + networkRetryMs);
     return;
   }
   if (!draft.mayTry('sandbox', work.sandboxFailure)) return;
-  const newest = runtime.sandboxes[0];
   draft.wait('sandbox', 'the pod sandbox is being created');
-  draft.act({ kind: 'createSandbox', attempt: newest === undefined ? 0 : newest.attempt + 1 });
+  draft.act({ kind: 'createSandbox', attempt: Math.max(-1, ...runtime.sandboxes.map((s) => s.attempt)) + 1 });
+}
+
+/** Sandboxes that hold an address, host ports or namespaces, or may: those that are ready, and those that died before they were stopped. */
+function heldSandboxes({ work }: Pick<PlanInput, 'work'>, runtime: RuntimePod): RuntimeSandbox[] {
+  return runtime.sandboxes.filter((s) => s.ready || !work.released.has(s.id));
+}
+
+function stopSandbox(input: PlanInput, draft: Draft, id: string, reason: string): void {
+  if (draft.mayTry('sandbox', input.work.sandboxFailure)) draft.act({ kind: 'stopSandbox', id, reason });
 }
 
 interface Start {
@@ -444,7 +472,7 @@ function planStart(input: PlanInput, runtime: RuntimePod, sandboxId: string, sta
         draft,
         container,
         latest,
-        minimumGraceSeconds,
+        graceOf(pod, undefined),
         'Unknown',
         `Container is in "unknown" state, try killing it before restart`,
       );
@@ -517,8 +545,8 @@ function nextAttempt(pod: AgentPod, runtime: RuntimePod, container: Container, w
   const published = [...(pod.status?.containerStatuses ?? []), ...(pod.status?.initContainerStatuses ?? [])].find(
     (s) => s.name === container.name,
   );
-  // The status of a container that was taken away to start anew counts its next start already.
-  if (published?.state?.waiting !== undefined && published.lastState?.terminated?.reason === restartingAllReason)
+  // The status of a container that was taken away to start anew, or that the runtime has lost, counts its next start already.
+  if (published?.state?.waiting !== undefined && [restartingAllReason, lostReason].includes(published.lastState?.terminated?.reason ?? ''))
     return published.restartCount;
   const ran =
     published?.state?.running !== undefined || published?.state?.terminated !== undefined || published?.lastState?.terminated !== undefined;
@@ -540,6 +568,12 @@ function containersToKill(input: PlanInput, runtime: RuntimePod, resize: Resize)
   const kills: Kill[] = [];
   for (const { container, kind } of firstContainers(pod)) {
     const latest = latestContainer(runtime, container.name);
+    // Two of a name never run beside each other, whatever made them.
+    for (const older of runtime.containers) {
+      if (older.name !== container.name || older === latest || older.state !== 'running') continue;
+      const message = `Stopping container ${container.name}: a newer instance of it exists`;
+      kills.push({ container, latest: older, reason: 'Superseded', message, graceSeconds: graceOf(pod, undefined), comesBack: false });
+    }
     if (latest?.state !== 'running') continue;
     if (kind === 'init' && !isSidecar(container)) continue;
     const noun = kind === 'init' ? 'Init container' : 'Container';
@@ -592,10 +626,11 @@ function stopContainer(
     leftMs > 0
   ) {
     draft.wait(latest.name, 'its preStop hook is running');
-    draft.act({ kind: 'preStop', id: latest.id, container: latest.name, graceSeconds });
+    draft.act({ kind: 'preStop', id: latest.id, container: latest.name, graceSeconds, message });
     draft.wake(since + graceSeconds * 1000);
     return;
   }
+  const toldBefore = work.preStopped.has(latest.id) || work.inFlight.has(`preStop:${latest.id}`);
   const waitMs = Math.max(minimumGraceSeconds * 1000, leftMs);
   draft.wait(latest.name, `stopping, up to ${Math.ceil(waitMs / 1000)} s`);
   const action: PodAction = {
@@ -604,7 +639,7 @@ function stopContainer(
     container: latest.name,
     graceSeconds: Math.ceil(waitMs / 1000),
     reason,
-    message,
+    message: toldBefore ? undefined : message,
     comesBack,
   };
   if (!draft.mayTry(latest.name, work.stuck.get(latest.id))) return;
@@ -626,8 +661,12 @@ function removeContainer(input: PlanInput, draft: Draft, id: string): void {
   if (draft.mayTry('pod', input.work.stuck.get(id))) draft.act({ kind: 'removeContainer', id });
 }
 
-/** Dead instances beyond the latest and the one before it (whose end `lastState` shows) are removed. */
+/** Dead instances beyond the latest and the one before it (whose end `lastState` shows) are removed, and older sandboxes when they are empty. */
 function pruneDead(input: PlanInput, runtime: RuntimePod, draft: Draft): void {
+  for (const s of runtime.sandboxes.slice(1)) {
+    if (s.ready || runtime.containers.some((c) => c.sandboxId === s.id)) continue;
+    if (draft.mayTry('pod', input.work.stuck.get(s.id))) draft.act({ kind: 'removeSandbox', id: s.id });
+  }
   const seen = new Map<string, number>();
   for (const c of runtime.containers) {
     const count = (seen.get(c.name) ?? 0) + 1;
@@ -636,7 +675,7 @@ function pruneDead(input: PlanInput, runtime: RuntimePod, draft: Draft): void {
   }
 }
 
-/** App and init containers all at once; then sidecars, the last started first. */
+/** App, init and ephemeral containers all at once; sidecars after the app and init containers, the last started first. */
 function planTermination(input: PlanInput, runtime: RuntimePod, lifecycle: PodLifecycle & { kind: 'terminating' }, draft: Draft): void {
   const { pod } = input;
   const running = runtime.containers.filter((c) => c.state === 'running' || c.state === 'unknown');
@@ -655,7 +694,9 @@ function planTermination(input: PlanInput, runtime: RuntimePod, lifecycle: PodLi
   const graceEnd = lifecycle.since + lifecycle.graceSeconds * 1000;
   const others = running.filter((c) => !sidecars.includes(c.name));
   for (const c of others) stop(c);
-  let holdBack = others.length > 0;
+  // Sidecars serve the containers of the pod; a debugging shell that ignores the stop signal must not use up their grace.
+  const ephemeral = new Set((pod.spec.ephemeralContainers ?? []).map((c) => c.name));
+  let holdBack = others.some((c) => !ephemeral.has(c.name));
   for (const name of sidecars.toReversed()) {
     const sidecar = running.find((c) => c.name === name);
     if (sidecar === undefined) continue;
@@ -663,7 +704,8 @@ function planTermination(input: PlanInput, runtime: RuntimePod, lifecycle: PodLi
       const spec = specOf(pod, name);
       // A sidecar's preStop hook runs at once; only its stop signal waits for its turn.
       if (spec?.lifecycle?.preStop !== undefined && lifecycle.graceSeconds > 0 && !input.work.preStopped.has(sidecar.id)) {
-        draft.act({ kind: 'preStop', id: sidecar.id, container: name, graceSeconds: lifecycle.graceSeconds });
+        const message = `Stopping container ${name}`;
+        draft.act({ kind: 'preStop', id: sidecar.id, container: name, graceSeconds: lifecycle.graceSeconds, message });
       }
       draft.wait(name, 'waits for the containers started after it to end');
       draft.wake(graceEnd);
@@ -675,9 +717,7 @@ function planTermination(input: PlanInput, runtime: RuntimePod, lifecycle: PodLi
 function planCleanup(input: PlanInput, runtime: RuntimePod, draft: Draft): void {
   const { work } = input;
   const ready = runtime.sandboxes.filter((s) => s.ready);
-  for (const s of ready) {
-    if (draft.mayTry('sandbox', work.sandboxFailure)) draft.act({ kind: 'stopSandbox', id: s.id, reason: 'the pod has ended' });
-  }
+  for (const s of heldSandboxes(input, runtime)) stopSandbox(input, draft, s.id, 'the pod has ended');
   if (!work.unmounted && draft.mayTry('volumes', work.mountFailure)) draft.act({ kind: 'unmountVolumes' });
   if (ready.length > 0 || !work.unmounted) {
     draft.wait(

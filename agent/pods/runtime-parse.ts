@@ -104,7 +104,10 @@ export function parseSandbox(status: PodSandboxStatus): RuntimeSandbox {
   };
 }
 
-/** One pod's holdings, newest first (by creation, then by attempt where the clock was too coarse). */
+/**
+ * One pod's holdings, the newest of each name first: by attempt, which only grows. Times of creation say less: a node without a battery-backed clock boots
+ * into the past, and what it made before would be the newest for as long.
+ */
 export function assemblePod(
   owner: { uid: string; name: string; namespace: string },
   sandboxes: readonly RuntimeSandbox[],
@@ -112,8 +115,10 @@ export function assemblePod(
 ): RuntimePod {
   return {
     ...owner,
-    sandboxes: sandboxes.toSorted((a, b) => b.createdAt - a.createdAt || b.attempt - a.attempt),
-    containers: containers.toSorted((a, b) => b.createdAt - a.createdAt || b.restartCount - a.restartCount),
+    sandboxes: sandboxes.toSorted((a, b) => b.attempt - a.attempt || b.createdAt - a.createdAt),
+    containers: containers.toSorted((a, b) =>
+      a.name === b.name ? b.restartCount - a.restartCount || b.createdAt - a.createdAt : a.name < b.name ? -1 : 1,
+    ),
   };
 }
 

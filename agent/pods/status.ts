@@ -15,7 +15,7 @@ import { podLimits, podRequests } from '../model/resources.ts';
 import type { Allocation, PodSize } from './allocation.ts';
 import { conditionsOf, disruptionCondition, ownConditions } from './conditions.ts';
 import type { PodLifecycle } from './lifecycle.ts';
-import { latestContainer, mayRun, type RuntimeContainer, type RuntimePod, usableSandbox } from './observed.ts';
+import { latestContainer, lostReason, mayRun, type RuntimeContainer, type RuntimePod, usableSandbox } from './observed.ts';
 import { phaseOf } from './phase.ts';
 import { shouldRestart, shouldStart } from './restart.ts';
 import { isRestartingAll, restartingAllReason } from './restart-all.ts';
@@ -240,7 +240,7 @@ function absentStatus(input: StatusInput, container: Container, kind: string, ol
   if (old?.state?.running === undefined || runtime === undefined) return old !== undefined && runtime === undefined ? { ...old } : waiting;
   const lost = {
     exitCode: 137,
-    reason: 'ContainerStatusUnknown',
+    reason: lostReason,
     message: 'The container could not be located when the pod was deleted.  The container used to be Running',
   };
   if (input.lifecycle.kind === 'terminated') {
@@ -331,7 +331,7 @@ function stateOf(input: StatusInput, c: RuntimeContainer, old: ContainerStatus |
       return {
         terminated: {
           exitCode: 137,
-          reason: 'ContainerStatusUnknown',
+          reason: lostReason,
           message: 'The container could not be located when the pod was terminated',
         },
       };

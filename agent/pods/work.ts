@@ -11,6 +11,7 @@ export type MutableWork = { -readonly [K in keyof PodWork]: PodWork[K] } & {
   stuck: Map<string, StepFailure & { tries: number }>;
   preStopped: Set<string>;
   stopSince: Map<string, number>;
+  released: Set<string>;
   comeBack: Set<string>;
   inFlight: Map<string, number>;
 };
@@ -35,6 +36,7 @@ export function freshWork(): MutableWork {
     stuck: new Map(),
     preStopped: new Set(),
     stopSince: new Map(),
+    released: new Set(),
     comeBack: new Set(),
     inFlight: new Map(),
   };
@@ -60,8 +62,11 @@ export function noteSuccess(work: MutableWork, action: PodAction, result: Action
       work.cgroupRemoved = true;
       break;
     case 'createSandbox':
+      work.sandboxFailure = undefined;
+      break;
     case 'stopSandbox':
       work.sandboxFailure = undefined;
+      work.released.add(action.id);
       break;
     case 'resizePod':
       work.podSize = action.to;
@@ -88,6 +93,7 @@ export function noteSuccess(work: MutableWork, action: PodAction, result: Action
     }
     case 'stopContainer':
     case 'removeContainer':
+    case 'removeSandbox':
       work.stuck.delete(action.id);
       break;
     case 'preStop':
@@ -127,6 +133,7 @@ export function noteFailure(work: MutableWork, action: PodAction, failure: StepF
       break;
     case 'stopContainer':
     case 'removeContainer':
+    case 'removeSandbox':
     case 'resetContainer':
       work.stuck.set(action.id, { ...failure, tries: (work.stuck.get(action.id)?.tries ?? 0) + 1 });
       break;
@@ -143,6 +150,7 @@ export function touchesRuntime(action: PodAction): boolean {
   switch (action.kind) {
     case 'createSandbox':
     case 'stopSandbox':
+    case 'removeSandbox':
     case 'startContainer':
     case 'stopContainer':
     case 'removeContainer':

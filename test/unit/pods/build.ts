@@ -83,6 +83,8 @@ export const idleWork: PodWork = {
   stuck: new Map(),
   preStopped: new Set(),
   stopSince: new Map(),
+  // The dead ones have been stopped, unless a row says otherwise.
+  released: new Set(['s0']),
   comeBack: new Set(),
   inFlight: new Map(),
 };
@@ -119,6 +121,8 @@ export function brief(result: Plan): string[] {
         return `createSandbox#${a.attempt}`;
       case 'removeContainer':
         return `remove ${a.id}`;
+      case 'removeSandbox':
+        return `removeSandbox ${a.id}`;
       case 'resetContainer':
         return `reset ${a.id}${a.kill ? ' kill' : ''}`;
       default:

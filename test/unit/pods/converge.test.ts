@@ -127,6 +127,10 @@ function perform(w: World, action: PodAction): void {
       break;
     case 'stopSandbox':
       w.runtime = { ...w.runtime, sandboxes: w.runtime.sandboxes.map((s) => (s.id === action.id ? { ...s, ready: false } : s)) };
+      w.work.released = new Set([...w.work.released, action.id]);
+      break;
+    case 'removeSandbox':
+      w.runtime = { ...w.runtime, sandboxes: w.runtime.sandboxes.filter((s) => s.id !== action.id) };
       break;
     case 'startContainer': {
       if (w.lifecycle.kind !== 'syncing') w.startsAfterEnd++;

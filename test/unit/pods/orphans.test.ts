@@ -41,7 +41,12 @@ const table: [string, RuntimePod | undefined, string[]][] = [
     runtimePod([sandbox()], [instance('a', { state: 'exited' })]),
     ['stopPodSandbox', 'unmountVolumes', 'removeCgroup', 'removeContainer', 'removePodSandbox', 'removePodDir'],
   ],
-  ['a stopped sandbox', runtimePod([sandbox({ ready: false })]), ['unmountVolumes', 'removeCgroup', 'removePodSandbox', 'removePodDir']],
+  [
+    // Which may still hold its address: nobody knows whether it was stopped or died.
+    'a stopped sandbox',
+    runtimePod([sandbox({ ready: false })]),
+    ['stopPodSandbox', 'unmountVolumes', 'removeCgroup', 'removePodSandbox', 'removePodDir'],
+  ],
   ['a folder', undefined, ['unmountVolumes', 'removeCgroup', 'removePodDir']],
 ];
 

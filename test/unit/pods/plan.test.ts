@@ -40,7 +40,12 @@ const cases: Case[] = [
     input: { runtime: runtimePod([sandbox({ ips: [] })]), work: { ...have('a'), inFlight: new Map([['createSandbox', 1]]) } },
     actions: [],
   },
-  { name: 'network down: sandbox waits', input: { runtime: runtimePod([]), networkProblem: 'cni', work: have('a') }, actions: [] },
+  {
+    name: 'network down: the sandbox waits, and looks again',
+    input: { runtime: runtimePod([]), networkProblem: 'cni', work: have('a') },
+    actions: [],
+    wakeInMs: 1000,
+  },
   {
     name: 'network down: host network does not care',
     input: { runtime: runtimePod([]), networkProblem: 'cni', work: have('a'), pod: pod({ hostNetwork: true }) },
@@ -124,6 +129,77 @@ const cases: Case[] = [
     name: 'sandbox died: containers are stopped, then a new sandbox',
     input: { runtime: runtimePod([sandbox({ ready: false })], [instance('a')]) },
     actions: ['stop a 30'],
+  },
+  {
+    name: 'dead sandbox: it is stopped before the next is made, or its address would stay taken',
+    input: {
+      runtime: runtimePod([sandbox({ ready: false })], [instance('a', { state: 'exited', exitCode: 1 })]),
+      work: { released: new Set(), images: new Map([['a', { attempt: 1, image: 'a:1', imageRef: 'r' }]]) },
+    },
+    actions: ['stopSandbox'],
+  },
+  {
+    name: 'a stop of a dead sandbox that failed waits before it is tried again',
+    input: {
+      runtime: runtimePod([sandbox({ ready: false })]),
+      work: { ...have('a'), released: new Set(), sandboxFailure: { reason: 'Unknown', message: 'cni', retryAt: now.mono + 500 } },
+    },
+    actions: [],
+    wakeInMs: 500,
+  },
+  {
+    name: 'the next sandbox gets a number that none has had, whatever the clock said when they were made',
+    input: {
+      runtime: runtimePod([sandbox({ id: 's1', attempt: 1, ready: false }), sandbox({ attempt: 4, ready: false, createdAt: 0 })]),
+      work: { ...have('a'), released: new Set(['s0', 's1']) },
+    },
+    actions: ['createSandbox#5'],
+  },
+  {
+    name: 'an older sandbox is removed when the containers in it have gone',
+    input: {
+      runtime: runtimePod(
+        [sandbox({ id: 's2', attempt: 2 }), sandbox({ id: 's1', attempt: 1, ready: false }), sandbox({ ready: false })],
+        [instance('a', { id: 'a-1', sandboxId: 's2' }), instance('a', { sandboxId: 's1', state: 'exited' })],
+      ),
+    },
+    actions: ['removeSandbox s0'],
+  },
+  {
+    name: 'a container that runs beside a newer instance of it is stopped',
+    input: { runtime: runtimePod([sandbox()], [instance('a', { id: 'a-1', restartCount: 1 }), instance('a')]) },
+    actions: ['stop a 30'],
+  },
+  {
+    name: 'a container of unknown state may run: it gets its grace',
+    input: { runtime: runtimePod([sandbox()], [instance('a', { state: 'unknown' })]) },
+    actions: ['stop a 30'],
+  },
+  {
+    name: 'a container that the runtime lost, which the status has counted: its next number is that of the status',
+    input: {
+      pod: pod({}, {}, {
+        containerStatuses: [
+          {
+            ...{ name: 'a', image: '', imageID: '', ready: false, restartCount: 4 },
+            state: { waiting: { reason: 'ContainerCreating' } },
+            lastState: { terminated: { exitCode: 137, reason: 'ContainerStatusUnknown' } },
+          },
+        ],
+      }),
+    },
+    actions: ['pull a#4'],
+  },
+  {
+    name: 'Never: an init container that failed is not started again, though an app container has run in an older sandbox',
+    input: {
+      pod: pod({ restartPolicy: 'Never', initContainers: [container('i')], containers: [container('a'), container('b')] }),
+      runtime: runtimePod(
+        [sandbox({ id: 's1', attempt: 1 }), sandbox({ ready: false })],
+        [instance('a', { state: 'exited' }), instance('i', { sandboxId: 's1', state: 'exited', exitCode: 1 })],
+      ),
+    },
+    actions: [],
   },
   {
     name: 'dead sandbox, nothing left: attempt counts on',
@@ -328,6 +404,15 @@ const cases: Case[] = [
     actions: ['stop late 30'],
   },
   {
+    name: 'sidecars do not wait for a debugging shell',
+    input: {
+      pod: pod({ initContainers: [sidecar], ephemeralContainers: [container('debug')] }),
+      lifecycle: terminating(),
+      runtime: runtimePod([sandbox()], [instance('a', { state: 'exited' }), instance('debug'), instance('side')]),
+    },
+    actions: ['stop debug 30', 'stop side 30'],
+  },
+  {
     name: 'a hastier wish replaces the stop under way',
     input: {
       lifecycle: terminating(2),
@@ -346,6 +431,11 @@ const cases: Case[] = [
     actions: [],
   },
   { name: 'ended: sandbox and volumes go together', input: { lifecycle: terminated }, actions: ['stopSandbox', 'unmountVolumes'] },
+  {
+    name: 'ended, and its sandbox died by itself: it is stopped for its address, which nothing waits for',
+    input: { lifecycle: terminated, runtime: runtimePod([sandbox({ ready: false })]), work: { unmounted: true, released: new Set() } },
+    actions: ['stopSandbox', 'removeCgroup'],
+  },
   {
     name: 'then the cgroup',
     input: { lifecycle: terminated, runtime: runtimePod([sandbox({ ready: false })]), work: { unmounted: true } },
@@ -379,6 +469,14 @@ test('plan: a failed step waits for its retry and says why', () => {
   assert.deepEqual(brief(result), []);
   assert.equal(result.wakeAt, now.mono + 700);
   assert.deepEqual(result.waiting, [{ subject: 'sandbox', message: 'no bridge' }]);
+});
+
+test('plan: that a container is being ended is told before its hook, and once', () => {
+  const ending = { pod: pod({ containers: [container('a', hook)] }), runtime: runtimePod([sandbox()], [instance('a')]), lifecycle: terminating() };
+  const messages = (work: Partial<PodWork>) =>
+    plan({ ...ending, work }).actions.map((a) => [a.kind, a.kind === 'preStop' || a.kind === 'stopContainer' ? a.message : '']);
+  assert.deepEqual(messages({}), [['preStop', 'Stopping container a']]);
+  assert.deepEqual(messages({ preStopped: new Set(['a-0']) }), [['stopContainer', undefined]]);
 });
 
 test('plan: the same state gives the same plan', () => {

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { parseContainer } from '../../../agent/pods/runtime-parse.ts';
+import { assemblePod, parseContainer } from '../../../agent/pods/runtime-parse.ts';
 import type { ContainerStatus } from '../../../cri-protos/generated/cri.ts';
+import { instance, sandbox } from './build.ts';
 
 const cutShort: ContainerStatus = {
   id: 'c1',
@@ -30,3 +31,19 @@ const table: [string, Partial<ContainerStatus>, 'created' | 'exited' | 'running'
 for (const [name, more, state] of table) {
   test(`state: ${name} is ${state}`, () => assert.equal(parseContainer({ ...cutShort, ...more }, 's1', '').state, state));
 }
+
+test('newest is what has the highest attempt, though the clock went back in between', () => {
+  const assembled = assemblePod(
+    { uid: 'u1', name: 'web', namespace: 'default' },
+    [sandbox({ id: 's0', attempt: 0, createdAt: 2000, ready: false }), sandbox({ id: 's1', attempt: 1, createdAt: 1000 })],
+    [
+      instance('b', { id: 'b0' }),
+      instance('a', { id: 'a0', restartCount: 0, createdAt: 2000 }),
+      instance('a', { id: 'a1', restartCount: 1, createdAt: 1000 }),
+    ],
+  );
+  assert.deepEqual(
+    [...assembled.sandboxes, ...assembled.containers].map(({ id }) => id),
+    ['s1', 's0', 'a1', 'a0', 'b0'],
+  );
+});
