@@ -1,4 +1,5 @@
 import type { ActionResult } from './apply.ts';
+import type { RuntimePod } from './observed.ts';
 import type { PodAction, PodWork, StepFailure } from './plan.ts';
 import type { CrashBackoff } from './restart.ts';
 
@@ -41,6 +42,26 @@ export function freshWork(): MutableWork {
     inFlight: new Map(),
   };
 }
+
+/** Forgets what was known of containers and sandboxes that are no more: a container that is restarted for years is a new one each time. */
+export function forgetGone(work: MutableWork, failureCounts: Map<string, number>, held: RuntimePod): void {
+  const ids = new Set([...held.containers, ...held.sandboxes].map(({ id }) => id));
+  for (const known of [work.preStopped, work.comeBack, work.released, work.stopSince, work.stuck])
+    for (const id of [...known.keys()]) if (!ids.has(id)) known.delete(id);
+  for (const key of [...failureCounts.keys()]) {
+    const [kind = '', id = ''] = key.split(':');
+    if (aboutAnId.has(kind) && !ids.has(id)) failureCounts.delete(key);
+  }
+}
+
+const aboutAnId: ReadonlySet<string> = new Set<PodAction['kind']>([
+  'stopContainer',
+  'removeContainer',
+  'resetContainer',
+  'preStop',
+  'stopSandbox',
+  'removeSandbox',
+]);
 
 /** Notes what an action that succeeded has brought about. */
 export function noteSuccess(work: MutableWork, action: PodAction, result: ActionResult | undefined): void {

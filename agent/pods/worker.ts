@@ -28,7 +28,7 @@ import { advanceBackoff, backoffKey, backoffUntil } from './restart.ts';
 import { isRestartingAll } from './restart-all.ts';
 import type { RuntimeWatch } from './runtime-watch.ts';
 import { computeStatus } from './status.ts';
-import { failureKey, freshWork, type MutableWork, noteFailure, noteSuccess, stepName, touchesRuntime } from './work.ts';
+import { failureKey, forgetGone, freshWork, type MutableWork, noteFailure, noteSuccess, stepName, touchesRuntime } from './work.ts';
 
 /** A pod that a source wants on this node. */
 export interface PodSpecRow {
@@ -144,8 +144,10 @@ interface Machine {
   waiting: Plan['waiting'];
   /** Failures in a row, by step. */
   readonly failureCounts: Map<string, number>;
-  /** `container/attempt` pairs whose BackOff event has been recorded. */
-  readonly backoffTold: Set<string>;
+  /** By container: the attempt whose BackOff event has been recorded. */
+  readonly backoffTold: Map<string, number | undefined>;
+  /** The problem of the node's network that its last event told of. */
+  networkTold: string | undefined;
 }
 
 // Failed steps are tried again after this, doubling; what they wait for usually announces itself earlier (a watched object, an event of the runtime).
@@ -381,7 +383,8 @@ export function startPods(options: PodsOptions): Pods {
       steps: [],
       waiting: [],
       failureCounts: new Map(),
-      backoffTold: new Set(),
+      backoffTold: new Map(),
+      networkTold: undefined,
     };
     machines.set(uid, machine);
     return machine;
@@ -423,7 +426,9 @@ export function startPods(options: PodsOptions): Pods {
       const given = resizing.allocatedPod(desired);
       if (given !== had) machine.pod = given;
     }
-    const observed = withComebacks(seen(uid), machine.work.comeBack);
+    const held = seen(uid);
+    if (held !== undefined) forgetGone(machine.work, machine.failureCounts, held);
+    const observed = withComebacks(held, machine.work.comeBack);
     const now = { wall: clock.wall(), mono: clock.mono() };
     const published = statuses.get(uid)?.status ?? machine.pod.status ?? {};
     // What we have told is newer than what the API shows; of a manifest's pod the API shows nothing. Only the phase is the API's to say as well.
@@ -451,6 +456,7 @@ export function startPods(options: PodsOptions): Pods {
     if (machine.rejection !== undefined || machine.lifecycle.kind === 'terminated') admitted.delete(uid);
     else if (admitted.get(uid)?.pod !== machine.pod) admitted.set(uid, { pod: machine.pod, source: machine.source });
     if (machine.lifecycle.kind === 'syncing' && observed !== undefined) resizing.settle(machine.pod, isResizing(uid, machine, observed));
+    const networkProblem = options.networkProblem();
     const plan = planPod({
       pod: told,
       actuated: resizing.actuated(uid),
@@ -459,10 +465,14 @@ export function startPods(options: PodsOptions): Pods {
       runtime: observed,
       work: machine.work,
       verdicts: (id) => options.verdicts.get(id) ?? {},
-      networkProblem: options.networkProblem(),
+      networkProblem,
       now,
     });
     machine.waiting = plan.waiting;
+    const waitsForNetwork = networkProblem !== undefined && plan.waiting.some(({ message }) => message === networkProblem);
+    if (waitsForNetwork && machine.networkTold !== networkProblem)
+      options.apply.recordEvent(machine.pod, 'Warning', 'NetworkNotReady', networkProblem);
+    machine.networkTold = waitsForNetwork ? networkProblem : undefined;
     // Launched first: the status below is worked out while they run.
     // The sandbox first, since it takes the longest and the others are done before it.
     const order = plan.actions.toSorted((a, b) => Number(b.kind === 'createSandbox') - Number(a.kind === 'createSandbox'));
@@ -607,6 +617,8 @@ export function startPods(options: PodsOptions): Pods {
       const observed = seen(machine.pod.metadata.uid);
       if (observed !== undefined && isResizing(machine.pod.metadata.uid, machine, observed)) resizing.failed(machine.pod, message);
     }
+    if (action.kind === 'stopContainer' || action.kind === 'stopSandbox')
+      options.apply.recordEvent(machine.pod, 'Warning', 'FailedKillPod', `error killing pod: ${message}`);
     if (action.kind === 'prepare') {
       options.apply.recordEvent(machine.pod, 'Warning', 'FailedCreatePodContainer', `unable to ensure pod container exists: ${message}`);
     }
@@ -671,9 +683,9 @@ export function startPods(options: PodsOptions): Pods {
       if (endedAt === undefined || backoffUntil(crash, hashOf(pod, name), endedAt, wall) === undefined) continue;
       const message = crashLoopMessage(pod, name, crash.delayMs);
       reasons.set(name, { reason: 'CrashLoopBackOff', message });
-      const told = `${name}/${latest?.restartCount ?? work.resets.get(name)?.attempt}`;
-      if (machine.lifecycle.kind === 'syncing' && !machine.backoffTold.has(told)) {
-        machine.backoffTold.add(told);
+      const attempt = latest?.restartCount ?? work.resets.get(name)?.attempt;
+      if (machine.lifecycle.kind === 'syncing' && machine.backoffTold.get(name) !== attempt) {
+        machine.backoffTold.set(name, attempt);
         const where = `${pod.metadata.name}_${pod.metadata.namespace}(${pod.metadata.uid})`;
         options.apply.recordEvent(
           pod,
