@@ -53,8 +53,7 @@ export function conditionsOf(input: ConditionsInput): PodCondition[] {
 
 /** The words are kubelet's (pkg/kubelet/status/generate.go). */
 function restartingAllVerdict({ phase, restartingAll }: ConditionsInput): Verdict {
-  if (phase === 'Failed') return { status: 'False', reason: 'PodFailed' };
-  if (!restartingAll) return { status: 'False' };
+  if (!restartingAll || terminalVerdict(phase) !== undefined) return terminalVerdict(phase) ?? { status: 'False' };
   return { status: 'True', reason: 'RestartAllContainersStarted', message: 'container exited with restart policy rule' };
 }
 
@@ -130,9 +129,8 @@ function initializedVerdict(input: ConditionsInput): Verdict {
   if (phase === 'Succeeded' && unknown.length === 0) return { status: 'True', reason: 'PodCompleted' };
   // Once initialised, always so: a sidecar that restarts does not undo it.
   if (input.anyAppStarted) return { status: 'True' };
-  // Nor does a restart of all containers, which runs the init containers anew.
-  if (couldRestartAll(pod.spec) && input.previous.conditions?.some((c) => c.type === 'Initialized' && c.status === 'True') === true)
-    return { status: 'True' };
+  // Nor does a restart of all containers or a new sandbox, which run the init containers anew.
+  if (input.previous.conditions?.some((c) => c.type === 'Initialized' && c.status === 'True') === true) return { status: 'True' };
   const messages = [
     ...(unknown.length > 0 ? [`containers with unknown status: ${list(unknown)}`] : []),
     ...(incomplete.length > 0 ? [`containers with incomplete status: ${list(incomplete)}`] : []),

@@ -1,3 +1,4 @@
+import { isIPv6 } from 'node:net';
 import type { ContainerStatus as CriContainerStatus } from '../../cri-protos/generated/cri.ts';
 import type { AgentPod } from '../model/pod.ts';
 
@@ -73,6 +74,12 @@ export function hasInitialized(pod: AgentPod, runtime: RuntimePod): boolean {
     const latest = latestContainer(runtime, c.name);
     return latest !== undefined && (latest.state === 'running' || latest.sandboxId === sandboxId);
   });
+}
+
+/** The addresses of a pod, the node's own family first (kubernetes#97979): one of each family, as the API takes no more of a pod. */
+export function podAddresses(ips: readonly string[], nodeIp: string | undefined): string[] {
+  const preferV6 = nodeIp !== undefined && isIPv6(nodeIp);
+  return [preferV6, !preferV6].flatMap((v6) => ips.find((ip) => isIPv6(ip) === v6) ?? []);
 }
 
 /** True while any container runs, or may: a created or unknown one may yet turn out to run. */

@@ -39,7 +39,7 @@ export function phaseOf(input: PhaseInput): string {
         pendingSidecar = true;
         waiting++;
       } else {
-        pendingSidecar = status !== undefined;
+        if (status !== undefined) pendingSidecar = true;
         unknown++;
       }
       continue;

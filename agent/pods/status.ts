@@ -1,4 +1,3 @@
-import { isIPv6 } from 'node:net';
 import type {
   Container,
   ContainerState,
@@ -15,7 +14,7 @@ import { podLimits, podRequests } from '../model/resources.ts';
 import type { Allocation, PodSize } from './allocation.ts';
 import { conditionsOf, disruptionCondition, ownConditions } from './conditions.ts';
 import type { PodLifecycle } from './lifecycle.ts';
-import { latestContainer, lostReason, mayRun, type RuntimeContainer, type RuntimePod, usableSandbox } from './observed.ts';
+import { latestContainer, lostReason, mayRun, podAddresses, type RuntimeContainer, type RuntimePod, usableSandbox } from './observed.ts';
 import { phaseOf } from './phase.ts';
 import { shouldRestart, shouldStart } from './restart.ts';
 import { isRestartingAll, restartingAllReason } from './restart-all.ts';
@@ -45,6 +44,8 @@ export interface StatusInput {
   readonly verdicts: (containerId: string) => { readonly startup?: boolean | undefined; readonly ready?: boolean | undefined };
   /** Whether an app container's devices are well; undefined when it has none. */
   readonly deviceHealth?: ((container: string) => ResourceStatus[] | undefined) | undefined;
+  /** True when this runtime handler can make mounts below a read-only one read-only too. */
+  readonly recursiveReadOnly: (handler: string) => boolean;
   /** The node's addresses, primary first; empty while unknown. */
   readonly hostIps: readonly string[];
   /** Wall time, ms. */
@@ -91,6 +92,7 @@ export function computeStatus(input: StatusInput): PodStatus {
     ({ reason, message } = previous);
   }
   const now = apiTime(input.now);
+  if (terminal) endAll(pod, initStatuses, appStatuses);
   const conditions = conditionsOf({
     pod,
     previous,
@@ -126,13 +128,37 @@ export function computeStatus(input: StatusInput): PodStatus {
       ? {}
       : {
           initContainerStatuses: initStatuses.length > 0 ? initStatuses : undefined,
-          containerStatuses: appStatuses,
-          ephemeralContainerStatuses: ephemeralStatuses.length > 0 ? ephemeralStatuses : undefined,
+          containerStatuses: appStatuses.toSorted(byName),
+          ephemeralContainerStatuses: ephemeralStatuses.length > 0 ? ephemeralStatuses.toSorted(byName) : undefined,
         }),
     observedGeneration: pod.metadata.generation,
     allocatedResources: podRequests(pod),
     resources: podResourcesStatus(input, phase),
   };
+}
+
+// Kubelet's order (pkg/kubelet/types SortedContainerStatuses): who asks for the first one gets the same from both.
+const byName = (a: ContainerStatus, b: ContainerStatus): number => (a.name < b.name ? -1 : 1);
+
+const neverSeen: ContainerState = {
+  terminated: { exitCode: 137, reason: lostReason, message: 'The container could not be located when the pod was terminated' },
+};
+
+/**
+ * In a pod that has ended nothing waits any more: what should have run counts as failed, lest half a pod be taken for success. What was never to run,
+ * because an init container before it did not complete, goes on saying so (pkg/kubelet/status TerminatePod).
+ */
+function endAll(pod: AgentPod, inits: readonly ContainerStatus[], apps: readonly ContainerStatus[]): void {
+  const begun = ({ state, lastState }: ContainerStatus): boolean => state?.waiting === undefined || lastState?.terminated !== undefined;
+  const last = inits.at(-1);
+  const initialized =
+    last === undefined ||
+    apps.some(begun) ||
+    (isSidecar(pod.spec.initContainers?.at(-1) ?? { name: '' })
+      ? last.state?.running !== undefined && last.started === true
+      : (last.state?.terminated ?? last.lastState?.terminated)?.exitCode === 0);
+  const reached = inits.slice(0, Math.max(1, inits.findLastIndex(begun) + 1));
+  for (const status of [...reached, ...(initialized ? apps : [])]) if (status.state?.terminated === undefined) status.state = neverSeen;
 }
 
 /** What the pod as a whole has: while it runs what its cgroup was told, else what was allocated. */
@@ -153,13 +179,9 @@ function podResourcesStatus(input: StatusInput, phase: string): PodStatus['resou
 
 function podIps(input: StatusInput): string[] {
   const { pod, runtime, hostIps, previous } = input;
-  if (pod.spec.hostNetwork === true) return [...hostIps];
-  const sandbox = runtime?.sandboxes[0];
+  const own = pod.spec.hostNetwork === true ? hostIps : (runtime?.sandboxes[0]?.ips ?? []);
   // A pod that has ended keeps showing the address it had.
-  const ips = sandbox === undefined || sandbox.ips.length === 0 ? (previous.podIPs ?? []).map((p) => p.ip) : [...sandbox.ips];
-  const preferV6 = hostIps[0] !== undefined && isIPv6(hostIps[0]);
-  // The node's own family comes first (kubernetes#97979); sort is stable.
-  return ips.toSorted((a, b) => Number(isIPv6(a) !== preferV6) - Number(isIPv6(b) !== preferV6));
+  return podAddresses(own.length === 0 ? (previous.podIPs ?? []).map((p) => p.ip) : own, hostIps[0]);
 }
 
 function containerStatus(input: StatusInput, container: Container, kind: 'init' | 'app' | 'ephemeral'): ContainerStatus {
@@ -169,7 +191,15 @@ function containerStatus(input: StatusInput, container: Container, kind: 'init' 
   const instances = runtime?.containers.filter((c) => c.name === container.name) ?? [];
   const latest = instances[0];
   const status =
-    latest === undefined ? absentStatus(input, container, kind, old) : presentStatus(input, container, latest, instances[1], old);
+    latest === undefined
+      ? absentStatus(input, container, kind, old)
+      : presentStatus(
+          input,
+          container,
+          latest,
+          instances.slice(1).find((c) => c.state === 'exited'),
+          old,
+        );
   const why = input.waiting.get(container.name);
   const mayStart =
     kind === 'ephemeral'
@@ -207,7 +237,7 @@ function isInitDone(container: Container, latest: RuntimeContainer | undefined):
 /** The runtime has no such container: it waits to be made, or it was there and is lost. */
 function absentStatus(input: StatusInput, container: Container, kind: string, old: ContainerStatus | undefined): ContainerStatus {
   const { pod, runtime } = input;
-  const base = baseStatus(container, old);
+  const base = baseStatus(input, container, old);
   if (old !== undefined && runtime !== undefined && showsRestartingAll(input)) {
     if (old.state?.waiting !== undefined)
       return { ...base, restartCount: old.restartCount, lastState: old.lastState ?? {}, state: old.state };
@@ -243,9 +273,7 @@ function absentStatus(input: StatusInput, container: Container, kind: string, ol
     reason: lostReason,
     message: 'The container could not be located when the pod was deleted.  The container used to be Running',
   };
-  if (input.lifecycle.kind === 'terminated') {
-    return { ...waiting, state: { terminated: { ...lost, message: 'The container could not be located when the pod was terminated' } } };
-  }
+  if (input.lifecycle.kind === 'terminated') return { ...waiting, state: neverSeen };
   return {
     ...waiting,
     restartCount: waiting.restartCount + (pod.metadata.deletionTimestamp === undefined ? 1 : 0),
@@ -266,13 +294,18 @@ function creatingReason(pod: AgentPod): string {
   return (pod.spec.initContainers ?? []).length > 0 ? 'PodInitializing' : 'ContainerCreating';
 }
 
-function baseStatus(container: Container, old: ContainerStatus | undefined): Omit<ContainerStatus, 'state' | 'lastState' | 'restartCount'> {
+function baseStatus(
+  input: StatusInput,
+  container: Container,
+  old: ContainerStatus | undefined,
+): Omit<ContainerStatus, 'state' | 'lastState' | 'restartCount'> {
   return {
     name: container.name,
     image: container.image ?? '',
     imageID: '',
     ready: false,
-    volumeMounts: old?.volumeMounts ?? volumeMountStatuses(container),
+    volumeMounts:
+      old?.volumeMounts ?? volumeMountStatuses(container, input.recursiveReadOnly(input.runtime?.sandboxes[0]?.runtimeHandler ?? '')),
   };
 }
 
@@ -284,7 +317,7 @@ function presentStatus(
   old: ContainerStatus | undefined,
 ): ContainerStatus {
   const status: ContainerStatus = {
-    ...baseStatus(container, old),
+    ...baseStatus(input, container, old),
     image: latest.image,
     imageID: latest.imageRef,
     containerID: `${input.runtimeName}://${latest.id}`,
@@ -327,14 +360,7 @@ function stateOf(input: StatusInput, c: RuntimeContainer, old: ContainerStatus |
       };
     }
     case 'unknown':
-      if (old?.state?.running === undefined) return { waiting: {} };
-      return {
-        terminated: {
-          exitCode: 137,
-          reason: lostReason,
-          message: 'The container could not be located when the pod was terminated',
-        },
-      };
+      return old?.state?.running === undefined ? { waiting: {} } : neverSeen;
   }
 }
 
@@ -347,7 +373,7 @@ function clip(text: string, bytes: number): string {
   return raw.length <= bytes ? text : raw.subarray(0, bytes).toString('utf8');
 }
 
-function volumeMountStatuses(container: Container): VolumeMountStatus[] | undefined {
+function volumeMountStatuses(container: Container, recursively: boolean): VolumeMountStatus[] | undefined {
   if (container.volumeMounts === undefined || container.volumeMounts.length === 0) return undefined;
   return container.volumeMounts.map((m) => ({
     name: m.name,
@@ -355,7 +381,7 @@ function volumeMountStatuses(container: Container): VolumeMountStatus[] | undefi
     readOnly: m.readOnly === true ? true : undefined,
     recursiveReadOnly:
       m.readOnly === true
-        ? m.recursiveReadOnly === 'Enabled' || m.recursiveReadOnly === 'IfPossible'
+        ? recursively && (m.recursiveReadOnly === 'Enabled' || m.recursiveReadOnly === 'IfPossible')
           ? 'Enabled'
           : 'Disabled'
         : undefined,

@@ -105,6 +105,8 @@ export interface PodsOptions {
   readonly refreshNode?: ((signal: AbortSignal) => Promise<void>) | undefined;
   readonly networkProblem: () => string | undefined;
   readonly hostIps: () => readonly string[];
+  /** Whether this runtime handler can make mounts below a read-only one read-only too. */
+  readonly recursiveReadOnly: (handler: string) => boolean;
   readonly runtimeName: string;
   /** Crash-loop back-off: 10 s → 300 s unless configured. */
   readonly crashPolicy: BackoffPolicy;
@@ -654,6 +656,7 @@ export function startPods(options: PodsOptions): Pods {
       resize: resizing.conditions(uid),
       verdicts: (id) => options.verdicts.get(id) ?? {},
       deviceHealth: (container) => options.devices.health(uid, container),
+      recursiveReadOnly: options.recursiveReadOnly,
       hostIps: options.hostIps(),
       now: wall,
     });

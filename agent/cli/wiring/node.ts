@@ -344,6 +344,7 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     nodeIPs: hostIps(),
   });
   const featuresOf = (handler: string) => runtimeStatus?.runtime_handlers?.find((h) => (h.name ?? '') === handler)?.features;
+  const recursiveReadOnly = (handler: string): boolean => featuresOf(handler)?.recursive_read_only_mounts === true;
   const userNamespaces = await openUserNamespaces({
     podsDir: join(config.rootDir, 'pods'),
     idsPerPod: kc.userNamespaces?.idsPerPod ?? 65_536,
@@ -370,7 +371,7 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     images,
     mounts,
     objects: podObjects,
-    recursiveReadOnly: (handler) => featuresOf(handler)?.recursive_read_only_mounts === true,
+    recursiveReadOnly,
     userNamespaces,
     devices,
     stopSignals: isEnabled(config, 'ContainerStopSignals'),
@@ -416,6 +417,7 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
       }),
     networkProblem,
     hostIps,
+    recursiveReadOnly,
     runtimeName,
     crashPolicy: {
       initialMs: Math.min(10_000, kc.crashLoopBackOff.maxContainerRestartPeriod ?? 10_000),

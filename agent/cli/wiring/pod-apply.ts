@@ -18,7 +18,7 @@ import { type DnsSettings, podDns, podHostname, sandboxHostname } from '../../po
 import { makeEnvironment } from '../../pods/env.ts';
 import { expandAll, expandSubPath } from '../../pods/env-expand.ts';
 import { hostNetworkHosts, managedHosts } from '../../pods/etc-hosts.ts';
-import { type RuntimePod, usableSandbox } from '../../pods/observed.ts';
+import { podAddresses, type RuntimePod, usableSandbox } from '../../pods/observed.ts';
 import { sandboxConfig } from '../../pods/sandbox-config.ts';
 import { containerSecurity, type ImageUser, type SecurityOptions, verifyNonRoot } from '../../pods/security.ts';
 import type { PodsOptions } from '../../pods/worker.ts';
@@ -128,7 +128,7 @@ export function createPodApply(options: PodApplyOptions): PodsOptions['apply'] {
   }
 
   function podIps(pod: AgentPod, runtime: RuntimePod): readonly string[] {
-    return pod.spec.hostNetwork === true ? options.hostIps() : (usableSandbox(runtime)?.ips ?? []);
+    return pod.spec.hostNetwork === true ? options.hostIps() : podAddresses(usableSandbox(runtime)?.ips ?? [], options.hostIps()[0]);
   }
 
   /** The hosts file, made by us so that it lasts over container restarts; not where the container brings its own. */

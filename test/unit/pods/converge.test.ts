@@ -236,6 +236,7 @@ function step(w: World): PodAction[] {
     waiting: new Map(),
     starting: new Set(),
     verdicts: () => ({}),
+    recursiveReadOnly: () => false,
     hostIps: ['192.0.2.1'],
     now: w.wall,
   });

@@ -4,7 +4,11 @@ import { type LifecycleInput, nextLifecycle, type PodLifecycle } from '../../../
 import { container, instance, now, pod, runtimePod, sandbox, syncing } from './build.ts';
 
 const deleted = (graceSeconds: number) => ({ deletionTimestamp: '2027-01-01T00:00:00Z', deletionGracePeriodSeconds: graceSeconds });
-const evicted = (graceSeconds: number | undefined) => ({ reason: 'Evicted', message: 'The node was low on resource: memory.', graceSeconds });
+const evicted = (graceSeconds: number | undefined) => ({
+  reason: 'Evicted',
+  message: 'The node was low on resource: memory.',
+  graceSeconds,
+});
 const terminating = (graceSeconds: number, agoMs = 0): PodLifecycle => ({
   kind: 'terminating',
   since: now.mono - agoMs,
@@ -32,8 +36,16 @@ const init = { initContainers: [container('i')], restartPolicy: 'Never' };
 const cases: { name: string; input: Partial<LifecycleInput>; is: string }[] = [
   { name: 'all is well', input: {}, is: 'syncing' },
   { name: 'deleted', input: { pod: pod({}, deleted(7)) }, is: 'terminating deleted 7 s since 0 ms' },
-  { name: 'deleted and evicted: the shorter grace', input: { pod: pod({}, deleted(600)), ending: evicted(1) }, is: 'terminating deleted 1 s since 0 ms' },
-  { name: 'deleted and evicted softly: the shorter grace', input: { pod: pod({}, deleted(5)), ending: evicted(60) }, is: 'terminating deleted 5 s since 0 ms' },
+  {
+    name: 'deleted and evicted: the shorter grace',
+    input: { pod: pod({}, deleted(600)), ending: evicted(1) },
+    is: 'terminating deleted 1 s since 0 ms',
+  },
+  {
+    name: 'deleted and evicted softly: the shorter grace',
+    input: { pod: pod({}, deleted(5)), ending: evicted(60) },
+    is: 'terminating deleted 5 s since 0 ms',
+  },
   { name: 'evicted with no grace of its own: the pod’s', input: { ending: evicted(undefined) }, is: 'terminating Evicted 30 s since 0 ms' },
   {
     name: 'being deleted, then evicted for memory: hastened from now',
@@ -113,7 +125,10 @@ const cases: { name: string; input: Partial<LifecycleInput>; is: string }[] = [
       pod: pod({
         ...init,
         initContainers: [
-          container('i', { restartPolicy: 'Never', restartPolicyRules: [{ action: 'Restart', exitCodes: { operator: 'In', values: [1] } }] }),
+          container('i', {
+            restartPolicy: 'Never',
+            restartPolicyRules: [{ action: 'Restart', exitCodes: { operator: 'In', values: [1] } }],
+          }),
         ],
       }),
       runtime: runtimePod([sandbox()], [instance('i', { state: 'exited', exitCode: 1 })]),
@@ -128,7 +143,11 @@ const cases: { name: string; input: Partial<LifecycleInput>; is: string }[] = [
     },
     is: 'syncing',
   },
-  { name: 'ended is for ever', input: { lifecycle: { kind: 'terminated', at: 0, cause: { kind: 'completed' } } }, is: 'terminated completed' },
+  {
+    name: 'ended is for ever',
+    input: { lifecycle: { kind: 'terminated', at: 0, cause: { kind: 'completed' } } },
+    is: 'terminated completed',
+  },
 ];
 
 for (const { name, input, is } of cases) {

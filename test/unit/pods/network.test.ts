@@ -3,7 +3,9 @@ import { test } from 'node:test';
 import { pod } from './build.ts';
 import { startWorld } from './worker-world.ts';
 
-test('a pod that came before the node’s network says so and starts when it is there, although nothing else happens to it', { timeout: 8000 }, async () => {
+test('a pod that came before the node’s network says so and starts when it is there, although nothing else happens to it', {
+  timeout: 8000,
+}, async () => {
   let problem: string | undefined = 'network is not ready: container runtime network not ready: NetworkReady=false';
   const told: string[] = [];
   const waiting = Promise.withResolvers<void>();

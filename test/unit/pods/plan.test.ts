@@ -178,15 +178,19 @@ const cases: Case[] = [
   {
     name: 'a container that the runtime lost, which the status has counted: its next number is that of the status',
     input: {
-      pod: pod({}, {}, {
-        containerStatuses: [
-          {
-            ...{ name: 'a', image: '', imageID: '', ready: false, restartCount: 4 },
-            state: { waiting: { reason: 'ContainerCreating' } },
-            lastState: { terminated: { exitCode: 137, reason: 'ContainerStatusUnknown' } },
-          },
-        ],
-      }),
+      pod: pod(
+        {},
+        {},
+        {
+          containerStatuses: [
+            {
+              ...{ name: 'a', image: '', imageID: '', ready: false, restartCount: 4 },
+              state: { waiting: { reason: 'ContainerCreating' } },
+              lastState: { terminated: { exitCode: 137, reason: 'ContainerStatusUnknown' } },
+            },
+          ],
+        },
+      ),
     },
     actions: ['pull a#4'],
   },
@@ -472,7 +476,11 @@ test('plan: a failed step waits for its retry and says why', () => {
 });
 
 test('plan: that a container is being ended is told before its hook, and once', () => {
-  const ending = { pod: pod({ containers: [container('a', hook)] }), runtime: runtimePod([sandbox()], [instance('a')]), lifecycle: terminating() };
+  const ending = {
+    pod: pod({ containers: [container('a', hook)] }),
+    runtime: runtimePod([sandbox()], [instance('a')]),
+    lifecycle: terminating(),
+  };
   const messages = (work: Partial<PodWork>) =>
     plan({ ...ending, work }).actions.map((a) => [a.kind, a.kind === 'preStop' || a.kind === 'stopContainer' ? a.message : '']);
   assert.deepEqual(messages({}), [['preStop', 'Stopping container a']]);

@@ -96,6 +96,7 @@ test('status: the condition is true until all are gone; what is gone waits, and 
     waiting: new Map(),
     starting: new Set<string>(),
     verdicts: () => ({}),
+    recursiveReadOnly: () => false,
     hostIps: ['10.0.0.1'],
     now: now.wall,
   };

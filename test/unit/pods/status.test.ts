@@ -15,6 +15,7 @@ function status(input: Partial<StatusInput> = {}): PodStatus {
     waiting: new Map(),
     starting: new Set(),
     verdicts: () => ({}),
+    recursiveReadOnly: () => true,
     hostIps: ['192.0.2.1', '2001:db8::1'],
     now: now.wall,
     ...input,
@@ -204,6 +205,103 @@ test('addresses: the node’s first family first; host network has the node’s'
   );
   assert.equal(status({ runtime: dual, hostIps: ['2001:db8::1'] }).podIP, 'fd00::5');
   assert.equal(status({ pod: pod({ hostNetwork: true }) }).podIP, '192.0.2.1');
+});
+
+test('addresses: one of each family, as the API takes no more; of a host network pod none is taken back while the node’s are unknown', () => {
+  const many = runtimePod([sandbox({ ips: ['10.0.0.5', '10.1.0.5', 'fd00::5', 'fd01::5'] })]);
+  assert.deepEqual(
+    status({ runtime: many }).podIPs?.map((p) => p.ip),
+    ['10.0.0.5', 'fd00::5'],
+  );
+  const before: PodStatus = { podIP: '192.0.2.1', podIPs: [{ ip: '192.0.2.1' }] };
+  assert.equal(status({ pod: pod({ hostNetwork: true }), hostIps: [], previous: before }).podIP, '192.0.2.1');
+});
+
+test('containers are listed by name, init containers in their order', () => {
+  const unordered = pod({ initContainers: [container('z'), container('y')], containers: [container('b'), container('a')] });
+  const s = status({ pod: unordered, runtime: runtimePod() });
+  assert.deepEqual(
+    s.containerStatuses?.map((c) => c.name),
+    ['a', 'b'],
+  );
+  assert.deepEqual(
+    s.initContainerStatuses?.map((c) => c.name),
+    ['z', 'y'],
+  );
+});
+
+test('what stays behind of a start that was cut short is nobody’s last end', () => {
+  const s = status({
+    runtime: runtimePod(
+      [sandbox()],
+      [instance('a', { id: 'a-2', restartCount: 2 }), instance('a', { id: 'a-1', restartCount: 1, state: 'created' }), exited('a', 3)],
+    ),
+  });
+  assert.equal(s.containerStatuses?.[0]?.lastState?.terminated?.exitCode, 3);
+});
+
+test('recursive read-only is claimed only where the runtime can', () => {
+  const mounts = [{ name: 'v', mountPath: '/v', readOnly: true, recursiveReadOnly: 'IfPossible' }];
+  const of = (can: boolean) =>
+    status({ pod: pod({ containers: [container('a', { volumeMounts: mounts })] }), recursiveReadOnly: () => can }).containerStatuses?.[0]
+      ?.volumeMounts?.[0]?.recursiveReadOnly;
+  assert.deepEqual([of(true), of(false)], ['Enabled', 'Disabled']);
+});
+
+const inits = { initContainers: [container('i'), container('j')] };
+const ends: { name: string; input: Partial<StatusInput>; is: string[] }[] = [
+  { name: 'its image never came', input: { runtime: runtimePod() }, is: ['a 137 ContainerStatusUnknown'] },
+  {
+    name: 'one of two had ended well',
+    input: { pod: pod({ containers: [container('a'), container('b')] }), runtime: runtimePod([], [exited('a')]) },
+    is: ['a 0 Completed', 'b 137 ContainerStatusUnknown'],
+  },
+  {
+    name: 'its first init container failed: the others were never to run',
+    input: { pod: pod({ ...inits, restartPolicy: 'Never' }), runtime: runtimePod([], [exited('i', 1)]) },
+    is: ['i 1 Error', 'j waiting PodInitializing', 'a waiting PodInitializing'],
+  },
+  {
+    name: 'its init containers had ended well',
+    input: { pod: pod(inits), runtime: runtimePod([], [exited('i'), exited('j')]) },
+    is: ['i 0 Completed', 'j 0 Completed', 'a 137 ContainerStatusUnknown'],
+  },
+  {
+    name: 'nothing of it was ever made: its first init container is said to have failed',
+    input: { pod: pod(inits), runtime: runtimePod([]) },
+    is: ['i 137 ContainerStatusUnknown', 'j waiting PodInitializing', 'a waiting PodInitializing'],
+  },
+];
+
+for (const { name, input, is } of ends) {
+  test(`the last status of a pod: ${name}`, () => {
+    const s = status({ lifecycle: ended, ...input });
+    const told = [...(s.initContainerStatuses ?? []), ...(s.containerStatuses ?? [])].map((c) => {
+      const { terminated, waiting } = c.state ?? {};
+      return terminated === undefined ? `${c.name} waiting ${waiting?.reason}` : `${c.name} ${terminated.exitCode} ${terminated.reason}`;
+    });
+    assert.deepEqual(told, is);
+    assert.equal(s.phase, 'Failed');
+  });
+}
+
+test('conditions: a pod that was initialized stays so when a new sandbox runs its init containers anew', () => {
+  const previous: PodStatus = { phase: 'Running', conditions: [{ type: 'Initialized', status: 'True' }] };
+  const s = status({ pod: pod({ initContainers: [container('i')] }), previous, runtime: runtimePod([sandbox()], [instance('i')]) });
+  assert.equal(conditions(s).Initialized, 'True');
+});
+
+test('conditions: a pod that succeeded restarts nothing', () => {
+  const rules = {
+    restartPolicy: 'Never',
+    restartPolicyRules: [{ action: 'RestartAllContainers', exitCodes: { operator: 'In', values: [42] } }],
+  };
+  const s = status({
+    pod: pod({ restartPolicy: 'Never', containers: [container('a', rules)] }),
+    lifecycle: ended,
+    runtime: runtimePod([], [exited('a')]),
+  });
+  assert.equal(conditions(s).AllContainersRestarting, 'PodCompleted');
 });
 
 test('messages share the API’s limit of 12 KiB', () => {

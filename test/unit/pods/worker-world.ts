@@ -123,6 +123,7 @@ export function startWorld({ wants = [], holds = [], cri, apply, options }: Stor
     preempt: (uid, ending) => endings.set(uid, ending),
     networkProblem: () => undefined,
     hostIps: () => [],
+    recursiveReadOnly: () => false,
     runtimeName: 'containerd',
     crashPolicy: { initialMs: 1, maxMs: 1 },
     remembered: () => undefined,
