@@ -325,22 +325,23 @@ async function preStop(
   const handler = container.lifecycle?.preStop;
   if (handler === undefined) return;
   deps.recordEvent(pod, 'Normal', 'Killing', action.message, fieldPathOf(pod, action.container));
-  using deadline = deps.clock.deadline(signal, action.graceSeconds * 1000);
-  try {
-    await runHook(
-      { clock: deps.clock, execSync: deps.cri.execSync },
-      pod,
-      container,
-      action.id,
-      runtime.sandboxes[0]?.ips[0],
-      handler,
-      deadline.signal,
-    );
-  } catch (error) {
-    // A hook that fails or runs out of time does not keep the container alive.
-    if (!signal.aborted) deps.recordEvent(pod, 'Warning', 'FailedPreStopHook', 'PreStopHook failed', fieldPathOf(pod, action.container));
-    else throw error;
-  }
+  const { cri, clock } = deps;
+  const hook = runHook({ clock, execSync: cri.execSync }, pod, container, action.id, runtime.sandboxes[0]?.ips[0], handler, signal).catch(
+    (error: unknown) => {
+      // A hook that fails does not keep the container alive; nor does one that goes on after its time, and ends with the container.
+      if (signal.aborted) throw error;
+      if (!overdue) deps.recordEvent(pod, 'Warning', 'FailedPreStopHook', 'PreStopHook failed', fieldPathOf(pod, action.container));
+    },
+  );
+  let overdue = false;
+  const { promise: late, resolve } = Promise.withResolvers<void>();
+  using _timer = clock.after(action.graceSeconds * 1000, () => {
+    overdue = true;
+    // Not called off: a kubelet waits for it no longer and lets it run (kuberuntime_container.go executePreStopHook).
+    hook.catch(() => undefined);
+    resolve();
+  });
+  await Promise.race([hook, late]);
 }
 
 type ResizeAction = PodAction & { kind: 'resizePod' };
