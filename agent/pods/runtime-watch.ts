@@ -60,6 +60,9 @@ export interface RuntimeWatch extends AsyncDisposable {
 }
 
 const startNewsDelayMs = 20;
+// A runtime may learn why a container was killed after it has told of its end (containerd's TaskOOM after its TaskExit): it is asked again for so long.
+const whyDelayMs = 1_000;
+const whyPatienceMs = 15_000;
 
 /**
  * Keeps the table of what the runtime holds: by its event stream where it has one, with a relist as the audit, else by relists. An observation that was
@@ -192,16 +195,23 @@ export function watchRuntime(options: RuntimeWatchOptions): RuntimeWatch {
     signal: AbortSignal,
   ): Promise<RuntimeContainer | undefined> {
     // An ended container does not change any more; a running one only by ending (or by a resize, whose action observes by itself).
-    if (known?.state === 'exited' && listed.state === 'CONTAINER_EXITED') return known;
+    if (known?.state === 'exited' && listed.state === 'CONTAINER_EXITED' && !mayLearnWhy(known)) return known;
     if (known?.state === 'running' && listed.state === 'CONTAINER_RUNNING') return known;
     try {
       const { status } = await cri.containerStatus({ container_id: listed.id ?? '' }, signal);
       if (status === undefined) return undefined;
-      return parseContainer(status, listed.pod_sandbox_id ?? '', await terminationMessage(status));
+      const seen = parseContainer(status, listed.pod_sandbox_id ?? '', await terminationMessage(status));
+      const uid = ownerOf(listed.labels)?.uid;
+      if (uid !== undefined && known?.state !== 'exited' && mayLearnWhy(seen)) later(whyDelayMs, () => observeQuietly(uid));
+      return seen;
     } catch (error) {
       if (hasCode(error, 'NotFound')) return undefined;
       throw error;
     }
+  }
+
+  function mayLearnWhy({ state, exitCode, reason, finishedAt }: RuntimeContainer): boolean {
+    return state === 'exited' && exitCode === 137 && reason !== 'OOMKilled' && clock.wall() - finishedAt < whyPatienceMs;
   }
 
   async function observe(uid: string, signal: AbortSignal, what?: 'afresh' | Made): Promise<void> {
@@ -301,12 +311,18 @@ export function watchRuntime(options: RuntimeWatchOptions): RuntimeWatch {
 
   /** A start is told twice, by this event and by the answer to the call, which knows what to look at: it goes first, and mostly leaves nothing to see. */
   function observeStart(uid: string, id: string): void {
-    const timer = clock.after(startNewsDelayMs, () => {
-      timers.delete(timer);
+    later(startNewsDelayMs, () => {
       const pod = table.get(uid);
       if (pod?.sandboxes.some((s) => s.id === id && s.ready) === true) return;
       if (pod?.containers.some((c) => c.id === id && c.state !== 'created') === true) return;
       observeQuietly(uid);
+    });
+  }
+
+  function later(ms: number, act: () => void): void {
+    const timer = clock.after(ms, () => {
+      timers.delete(timer);
+      act();
     });
     timers.add(timer);
   }

@@ -9,11 +9,16 @@ import { type RuntimeView, watchRuntime } from '../../../agent/pods/runtime-watc
 import type { ContainerEventResponse } from '../../../cri-protos/generated/cri.ts';
 
 const labels = { 'io.kubernetes.pod.uid': 'u1', 'io.kubernetes.pod.name': 'web', 'io.kubernetes.pod.namespace': 'default' };
-type Held = { sandboxes: Set<string>; containers: Map<string, 'CONTAINER_CREATED' | 'CONTAINER_RUNNING'> };
+type Held = {
+  sandboxes: Set<string>;
+  containers: Map<string, 'CONTAINER_CREATED' | 'CONTAINER_RUNNING' | 'CONTAINER_EXITED'>;
+  /** Why containers that have exited did. */
+  reason: string;
+};
 
 /** A runtime that holds what the test says, counts its calls, and answers lists when the test lets it. */
 function fakeRuntime() {
-  const held: Held = { sandboxes: new Set(), containers: new Map() };
+  const held: Held = { sandboxes: new Set(), containers: new Map(), reason: 'Error' };
   const calls: string[] = [];
   let gate: Promise<void> = Promise.resolve();
   let next = Promise.withResolvers<ContainerEventResponse>();
@@ -40,7 +45,8 @@ function fakeRuntime() {
       calls.push(`container ${container_id}`);
       const state = held.containers.get(container_id);
       if (state === undefined) throw new AgentError('NotFound', container_id);
-      return { status: { id: container_id, state, metadata: { name: container_id }, labels } };
+      const end = state === 'CONTAINER_EXITED' ? { exit_code: 137, reason: held.reason, finished_at: systemClock.wall() * 1e6 } : {};
+      return { status: { id: container_id, state, metadata: { name: container_id }, labels, ...end } };
     },
     async *containerEvents(signal) {
       signal.addEventListener('abort', () => next.reject(signal.reason), { once: true });
@@ -141,3 +147,19 @@ for (const [name, change, type, id, looks] of table) {
     assert.equal(w.calls.includes('containers'), looks);
   });
 }
+
+test('why a container was killed may be known a moment after its end', { timeout: 10_000 }, async () => {
+  await using at = await watching();
+  at.held.sandboxes.add('s1');
+  at.held.containers.set('c1', 'CONTAINER_EXITED');
+  await at.watch.observe('u1', at.signal);
+  assert.equal(at.table.get('u1')?.containers[0]?.reason, 'Error');
+  at.held.reason = 'OOMKilled';
+  const told = Promise.withResolvers<void>();
+  using _ = at.table.subscribe(() => told.resolve());
+  await told.promise;
+  assert.equal(at.table.get('u1')?.containers[0]?.reason, 'OOMKilled');
+  const asked = at.calls.length;
+  await at.watch.observe('u1', at.signal);
+  assert.deepEqual(at.calls.slice(asked), ['sandboxes', 'containers'], 'and then it is not asked again');
+});
