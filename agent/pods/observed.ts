@@ -53,6 +53,8 @@ export interface RuntimePod {
 
 /** The reason that statuses show for the end of a container that the runtime no longer knows (pkg/kubelet/container ContainerReasonStatusUnknown). */
 export const lostReason = 'ContainerStatusUnknown';
+/** And its exit code: it may have been killed. */
+export const lostExitCode = 137;
 
 /** The newest instance of a container, whatever its state. */
 export function latestContainer(runtime: RuntimePod | undefined, name: string): RuntimeContainer | undefined {

@@ -338,7 +338,7 @@ function planReset(input: PlanInput, runtime: RuntimePod, draft: Draft): void {
     kind: 'resetContainer',
     id: instance.id,
     container: instance.name,
-    kill: instance.state === 'running' || instance.state === 'unknown',
+    kill: mayStillRun(instance),
     restartCount: instance.restartCount,
     sourceEnd: source ? instance.finishedAt : undefined,
     reason: restartingAllReason,
@@ -373,7 +373,7 @@ function planSandbox(input: PlanInput, runtime: RuntimePod, draft: Draft): void 
     pullAll();
     return;
   }
-  const running = runtime.containers.filter((c) => c.state === 'running' || c.state === 'unknown');
+  const running = runtime.containers.filter(mayStillRun);
   for (const c of running) {
     stopContainer(input, draft, specOf(pod, c.name), c, graceOf(pod, undefined), 'SandboxChanged', `Stopping container ${c.name}`);
   }
@@ -463,6 +463,10 @@ function planStart(input: PlanInput, runtime: RuntimePod, sandboxId: string, sta
   const { pod, work, now } = input;
   const { container, kind } = start;
   const latest = latestContainer(runtime, container.name);
+  if (runtime.containers.some((c) => c.name === container.name && (c === latest ? c.state === 'running' : mayStillRun(c)))) {
+    draft.wait(container.name, 'an older instance of it is being stopped');
+    return;
+  }
   if (latest?.state === 'unknown' || latest?.state === 'created') {
     // Whether it runs is not known, or its start was cut short: end it before another is made, so that there are never two.
     if (work.inFlight.has(`start:${container.name}`)) return;
@@ -570,12 +574,19 @@ function containersToKill(input: PlanInput, runtime: RuntimePod, resize: Resize)
     const latest = latestContainer(runtime, container.name);
     // Two of a name never run beside each other, whatever made them.
     for (const older of runtime.containers) {
-      if (older.name !== container.name || older === latest || older.state !== 'running') continue;
+      if (older.name !== container.name || older === latest || !mayStillRun(older)) continue;
       const message = `Stopping container ${container.name}: a newer instance of it exists`;
       kills.push({ container, latest: older, reason: 'Superseded', message, graceSeconds: graceOf(pod, undefined), comesBack: false });
     }
-    if (latest?.state !== 'running') continue;
-    if (kind === 'init' && !isSidecar(container)) continue;
+    if (latest === undefined || !mayStillRun(latest)) continue;
+    const isOver = kind === 'init' && !isSidecar(container) && latest.state === 'unknown' && hasInitialized(pod, runtime);
+    if (isOver || latest.sandboxId !== runtime.sandboxes[0]?.id) {
+      // Its network went with its sandbox, or it is an init container of which nobody will ask again whether it runs.
+      const [message, comesBack] = [`Stopping container ${container.name}`, restartsAfterKill(container, pod.spec)];
+      kills.push({ container, latest, reason: 'SandboxChanged', message, graceSeconds: graceOf(pod, undefined), comesBack });
+      continue;
+    }
+    if (latest.state !== 'running' || (kind === 'init' && !isSidecar(container))) continue;
     const noun = kind === 'init' ? 'Init container' : 'Container';
     const verdict = input.verdicts(latest.id);
     const restarts = kind === 'init' || restartsAfterKill(container, pod.spec);
@@ -595,6 +606,10 @@ function containersToKill(input: PlanInput, runtime: RuntimePod, resize: Resize)
     }
   }
   return kills;
+}
+
+function mayStillRun({ state }: RuntimeContainer): boolean {
+  return state === 'running' || state === 'unknown';
 }
 
 /** Seconds a container gets to end: the deletion's, else the probe's, else the pod's. */
@@ -667,18 +682,22 @@ function pruneDead(input: PlanInput, runtime: RuntimePod, draft: Draft): void {
     if (s.ready || runtime.containers.some((c) => c.sandboxId === s.id)) continue;
     if (draft.mayTry('pod', input.work.stuck.get(s.id))) draft.act({ kind: 'removeSandbox', id: s.id });
   }
+  const inits = (input.pod.spec.initContainers ?? []).filter((c) => !isSidecar(c));
+  const over = new Set(hasInitialized(input.pod, runtime) ? inits.map((c) => c.name) : []);
   const seen = new Map<string, number>();
   for (const c of runtime.containers) {
     const count = (seen.get(c.name) ?? 0) + 1;
     seen.set(c.name, count);
-    if (count > 2 && c.state === 'exited') removeContainer(input, draft, c.id);
+    // What was only created in a sandbox that is gone can never start, and an init container not any more.
+    const neverStarts = c.state === 'created' && (c.sandboxId !== runtime.sandboxes[0]?.id || over.has(c.name));
+    if ((count > 2 && c.state === 'exited') || neverStarts) removeContainer(input, draft, c.id);
   }
 }
 
 /** App, init and ephemeral containers all at once; sidecars after the app and init containers, the last started first. */
 function planTermination(input: PlanInput, runtime: RuntimePod, lifecycle: PodLifecycle & { kind: 'terminating' }, draft: Draft): void {
   const { pod } = input;
-  const running = runtime.containers.filter((c) => c.state === 'running' || c.state === 'unknown');
+  const running = runtime.containers.filter(mayStillRun);
   const sidecars = (pod.spec.initContainers ?? []).filter(isSidecar).map((c) => c.name);
   const stop = (c: RuntimeContainer): void =>
     stopContainer(

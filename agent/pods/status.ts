@@ -14,7 +14,16 @@ import { podLimits, podRequests } from '../model/resources.ts';
 import type { Allocation, PodSize } from './allocation.ts';
 import { conditionsOf, disruptionCondition, ownConditions } from './conditions.ts';
 import type { PodLifecycle } from './lifecycle.ts';
-import { latestContainer, lostReason, mayRun, podAddresses, type RuntimeContainer, type RuntimePod, usableSandbox } from './observed.ts';
+import {
+  hasInitialized,
+  latestContainer,
+  lostExitCode,
+  lostReason,
+  podAddresses,
+  type RuntimeContainer,
+  type RuntimePod,
+  usableSandbox,
+} from './observed.ts';
 import { phaseOf } from './phase.ts';
 import { shouldRestart, shouldStart } from './restart.ts';
 import { isRestartingAll, restartingAllReason } from './restart-all.ts';
@@ -80,14 +89,13 @@ export function computeStatus(input: StatusInput): PodStatus {
     reason = undefined;
     message = undefined;
   }
-  const comesBack = runtime?.containers.some((c) => c.comesBack === true) === true;
   // A pod that was ended has a terminal phase, whatever its containers came to.
   if (terminal && !isTerminalPhase(phase) && !isStaticPod(pod))
     phase = isTerminalPhase(previous.phase) ? (previous.phase ?? 'Failed') : 'Failed';
-  // Terminal is for ever; and not before nothing runs any more, lest somebody takes the resources for free.
+  // Terminal is for ever; and not before the pod has ended here, lest somebody takes the resources for free.
   if (isTerminalPhase(pod.status?.phase)) phase = pod.status?.phase ?? phase;
   else if (isTerminalPhase(previous.phase)) phase = previous.phase ?? phase;
-  else if (isTerminalPhase(phase) && !terminal && (mayRun(runtime) || comesBack || lifecycle.kind === 'terminating')) {
+  else if (isTerminalPhase(phase) && !terminal) {
     phase = previous.phase === undefined || previous.phase === '' ? 'Pending' : previous.phase;
     ({ reason, message } = previous);
   }
@@ -141,7 +149,7 @@ export function computeStatus(input: StatusInput): PodStatus {
 const byName = (a: ContainerStatus, b: ContainerStatus): number => (a.name < b.name ? -1 : 1);
 
 const neverSeen: ContainerState = {
-  terminated: { exitCode: 137, reason: lostReason, message: 'The container could not be located when the pod was terminated' },
+  terminated: { exitCode: lostExitCode, reason: lostReason, message: 'The container could not be located when the pod was terminated' },
 };
 
 /**
@@ -190,8 +198,10 @@ function containerStatus(input: StatusInput, container: Container, kind: 'init' 
   const old = lists.flatMap((l) => l ?? []).find((s) => s.name === container.name);
   const instances = runtime?.containers.filter((c) => c.name === container.name) ?? [];
   const latest = instances[0];
+  // An init container after which app containers were made has completed, whatever the runtime has come to tell of it.
+  const isOver = kind === 'init' && !isSidecar(container) && runtime !== undefined && hasInitialized(pod, runtime);
   const status =
-    latest === undefined
+    latest === undefined || (isOver && latest.state !== 'running' && !isInitDone(container, latest))
       ? absentStatus(input, container, kind, old)
       : presentStatus(
           input,
@@ -205,7 +215,7 @@ function containerStatus(input: StatusInput, container: Container, kind: 'init' 
     kind === 'ephemeral'
       ? latest === undefined
       : kind === 'init'
-        ? !isInitDone(container, latest) && input.lifecycle.kind === 'syncing'
+        ? !isOver && latest?.state !== 'running' && !isInitDone(container, latest) && input.lifecycle.kind === 'syncing'
         : shouldStart(container, pod.spec, latest);
   if (why !== undefined && mayStart && input.lifecycle.kind === 'syncing') {
     if (status.state?.terminated !== undefined) status.lastState = status.state;
@@ -269,7 +279,7 @@ function absentStatus(input: StatusInput, container: Container, kind: string, ol
   }
   if (old?.state?.running === undefined || runtime === undefined) return old !== undefined && runtime === undefined ? { ...old } : waiting;
   const lost = {
-    exitCode: 137,
+    exitCode: lostExitCode,
     reason: lostReason,
     message: 'The container could not be located when the pod was deleted.  The container used to be Running',
   };

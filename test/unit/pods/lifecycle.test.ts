@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { ContainerState } from '../../../agent/model/generated/api.ts';
 import { type LifecycleInput, nextLifecycle, type PodLifecycle } from '../../../agent/pods/lifecycle.ts';
 import { container, instance, now, pod, runtimePod, sandbox, syncing } from './build.ts';
 
@@ -16,6 +17,8 @@ const terminating = (graceSeconds: number, agoMs = 0): PodLifecycle => ({
   cause: { kind: 'deleted' },
 });
 const running = runtimePod([sandbox()], [instance('a')]);
+
+const shown = (state: ContainerState) => ({ name: 'a', image: 'a:1', imageID: '', ready: false, restartCount: 0, state });
 
 /** What the state is, how long it has left, and why. */
 function brief(lifecycle: PodLifecycle): string {
@@ -132,6 +135,20 @@ const cases: { name: string; input: Partial<LifecycleInput>; is: string }[] = [
         ],
       }),
       runtime: runtimePod([sandbox()], [instance('i', { state: 'exited', exitCode: 1 })]),
+    },
+    is: 'syncing',
+  },
+  {
+    name: 'Never, and the runtime has lost what ran: killed, not to be run again',
+    input: { pod: pod(never), runtime: runtimePod([sandbox()]), published: [shown({ running: { startedAt: '2027-01-15T07:59:10Z' } })] },
+    is: 'terminating completed 30 s since 0 ms',
+  },
+  {
+    name: 'OnFailure, and the runtime has lost what ran',
+    input: {
+      pod: pod({ restartPolicy: 'OnFailure' }),
+      runtime: runtimePod([sandbox()]),
+      published: [shown({ running: { startedAt: '2027-01-15T07:59:10Z' } })],
     },
     is: 'syncing',
   },

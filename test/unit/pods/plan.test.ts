@@ -171,6 +171,34 @@ const cases: Case[] = [
     actions: ['stop a 30'],
   },
   {
+    name: 'nor is one started while an older instance may still run',
+    input: {
+      runtime: runtimePod(
+        [sandbox()],
+        [instance('a', { id: 'a-1', restartCount: 1, state: 'exited' }), instance('a', { state: 'unknown' })],
+      ),
+      work: { images: new Map([['a', { attempt: 2, image: 'a:1', imageRef: 'r' }]]) },
+    },
+    actions: ['stop a 30'],
+  },
+  {
+    name: 'a container that runs in a sandbox that died is stopped',
+    input: {
+      runtime: runtimePod([sandbox({ id: 's1', attempt: 1 }), sandbox({ ready: false })], [instance('a')]),
+    },
+    actions: ['stop a 30'],
+  },
+  {
+    name: 'what was only made in a sandbox that died is removed',
+    input: {
+      runtime: runtimePod(
+        [sandbox({ id: 's1', attempt: 1 }), sandbox({ ready: false })],
+        [instance('a', { id: 'a-1', sandboxId: 's1', restartCount: 1 }), instance('a', { state: 'created' })],
+      ),
+    },
+    actions: ['remove a-0'],
+  },
+  {
     name: 'a container of unknown state may run: it gets its grace',
     input: { runtime: runtimePod([sandbox()], [instance('a', { state: 'unknown' })]) },
     actions: ['stop a 30'],

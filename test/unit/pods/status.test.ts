@@ -56,12 +56,17 @@ const phases: { name: string; input: Partial<StatusInput>; phase: string }[] = [
   { name: 'exited 0, Always: comes back', input: { runtime: runtimePod([sandbox()], [exited('a')]) }, phase: 'Running' },
   {
     name: 'exited 0, Never',
-    input: { pod: pod({ restartPolicy: 'Never' }), runtime: runtimePod([sandbox()], [exited('a')]) },
+    input: { lifecycle: ended, pod: pod({ restartPolicy: 'Never' }), runtime: runtimePod([sandbox()], [exited('a')]) },
     phase: 'Succeeded',
   },
   {
+    name: 'exited 0, Never, and the pod’s end is not settled yet',
+    input: { previous: published, pod: pod({ restartPolicy: 'Never' }), runtime: runtimePod([sandbox()], [exited('a')]) },
+    phase: 'Running',
+  },
+  {
     name: 'exited 1, Never',
-    input: { pod: pod({ restartPolicy: 'Never' }), runtime: runtimePod([sandbox()], [exited('a', 1)]) },
+    input: { lifecycle: ended, pod: pod({ restartPolicy: 'Never' }), runtime: runtimePod([sandbox()], [exited('a', 1)]) },
     phase: 'Failed',
   },
   {
@@ -76,7 +81,11 @@ const phases: { name: string; input: Partial<StatusInput>; phase: string }[] = [
   },
   {
     name: 'init failed for good',
-    input: { pod: pod({ restartPolicy: 'Never', initContainers: [container('i')] }), runtime: runtimePod([sandbox()], [exited('i', 1)]) },
+    input: {
+      lifecycle: ended,
+      pod: pod({ restartPolicy: 'Never', initContainers: [container('i')] }),
+      runtime: runtimePod([sandbox()], [exited('i', 1)]),
+    },
     phase: 'Failed',
   },
   {
@@ -175,6 +184,23 @@ test('waiting: a crash loop shows its reason, the end moves to lastState', () =>
   }).containerStatuses?.[0];
   assert.deepEqual(crashed?.state, { waiting: { reason: 'CrashLoopBackOff', message: 'back-off 10s' } });
   assert.equal(crashed?.lastState?.terminated?.exitCode, 3);
+});
+
+test('waiting: an init container that runs does not wait, whatever was told of its start', () => {
+  const failed = new Map([['side', { reason: 'RunContainerError', message: 'deadline exceeded' }]]);
+  const withSidecar = pod({ initContainers: [container('side', { restartPolicy: 'Always' })] });
+  const s = status({ pod: withSidecar, runtime: runtimePod([sandbox()], [instance('side'), instance('a')]), waiting: failed });
+  assert.equal(s.initContainerStatuses?.[0]?.state?.waiting, undefined);
+  assert.equal(s.phase, 'Running');
+});
+
+test('an init container that the runtime has lost track of once app containers ran has completed', () => {
+  const s = status({
+    pod: pod({ initContainers: [container('i')], restartPolicy: 'Never' }),
+    runtime: runtimePod([sandbox()], [instance('i', { state: 'unknown' }), instance('a')]),
+  });
+  assert.equal(s.initContainerStatuses?.[0]?.state?.terminated?.exitCode, 0);
+  assert.equal(s.phase, 'Running');
 });
 
 test('a restart shows the end before as lastState', () => {
