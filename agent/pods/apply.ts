@@ -10,7 +10,7 @@ import { legacyLogLink } from './container-config.ts';
 import { runHook } from './hooks.ts';
 import type { RuntimePod } from './observed.ts';
 import { latestContainer } from './observed.ts';
-import type { PodAction } from './plan.ts';
+import { minimumGraceSeconds, type PodAction } from './plan.ts';
 import type { Made } from './runtime-watch.ts';
 import { podLogDirectory } from './sandbox-config.ts';
 
@@ -93,9 +93,6 @@ export type ActionResult =
 
 const done: ActionResult = { kind: 'done' };
 
-// Containers that are taken away to start anew get no more than the shortest grace (pkg/kubelet/kuberuntime: a grace of 0 becomes 2 s).
-const resetGraceSeconds = 2;
-
 /** `spec.containers{name}`, as events name the container they are about. */
 export function fieldPathOf(pod: AgentPod, name: string): string {
   const list = pod.spec.containers.some((c) => c.name === name)
@@ -176,7 +173,7 @@ export async function applyAction(
       if (action.kill) {
         const message = `Stopping container ${action.container}: a restart rule asked for all containers to be restarted`;
         recordEvent(pod, 'Normal', 'Killing', message, fieldPathOf(pod, action.container));
-        await absent(cri.stopContainer({ container_id: action.id, timeout: resetGraceSeconds }, signal));
+        await absent(cri.stopContainer({ container_id: action.id, timeout: minimumGraceSeconds }, signal));
       }
       await absent(cri.removeContainer({ container_id: action.id }, signal));
       return done;
@@ -308,8 +305,20 @@ async function postStart(
     const path = fieldPathOf(pod, container.name);
     // What the hook printed may hold secrets: it goes to status, which fewer may read, not into the event.
     deps.recordEvent(pod, 'Warning', 'FailedPostStartHook', 'PostStartHook failed', path);
-    deps.recordEvent(pod, 'Normal', 'Killing', 'FailedPostStartHook', path);
-    await absent(deps.cri.stopContainer({ container_id: id, timeout: pod.spec.terminationGracePeriodSeconds ?? 30 }, signal));
+    // Ended as any other: with its preStop hook, on the same grace.
+    const graceSeconds = pod.metadata.deletionGracePeriodSeconds ?? pod.spec.terminationGracePeriodSeconds ?? minimumGraceSeconds;
+    const since = deps.clock.mono();
+    if (container.lifecycle?.preStop !== undefined && graceSeconds > 0)
+      await preStop(
+        deps,
+        pod,
+        runtime,
+        { kind: 'preStop', id, container: container.name, graceSeconds, message: 'FailedPostStartHook' },
+        signal,
+      );
+    else deps.recordEvent(pod, 'Normal', 'Killing', 'FailedPostStartHook', path);
+    const leftSeconds = Math.ceil(graceSeconds - (deps.clock.mono() - since) / 1000);
+    await absent(deps.cri.stopContainer({ container_id: id, timeout: Math.max(minimumGraceSeconds, leftSeconds) }, signal));
     throw named('PostStartHookError', error);
   }
 }

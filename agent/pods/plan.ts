@@ -153,7 +153,7 @@ export interface PlanInput {
 }
 
 // The shortest time a container gets between its stop signal and SIGKILL (pkg/kubelet/kuberuntime minimumGracePeriodInSeconds).
-const minimumGraceSeconds = 2;
+export const minimumGraceSeconds = 2;
 
 const sandboxChanged = 'Pod sandbox changed, it will be killed and re-created.';
 
