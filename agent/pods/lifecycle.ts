@@ -1,6 +1,6 @@
 import type { ContainerStatus } from '../model/generated/api.ts';
 import { type AgentPod, isSidecar, isTerminalPhase } from '../model/pod.ts';
-import { hasInitialized, latestContainer, lostExitCode, lostReason, mayRun, type RuntimePod } from './observed.ts';
+import { hasInitialized, latestContainer, lostEnd, mayRun, type RuntimePod } from './observed.ts';
 import { shouldRestart } from './restart.ts';
 
 /** Why a pod ends. `deleted`: the API asked; `removed`: its source no longer has it; `completed`: nothing is left to run; `ended`: somebody on the node decided. */
@@ -114,11 +114,7 @@ function isDone(pod: AgentPod, runtime: RuntimePod, published: readonly Containe
   const endedForGood = (name: string): number | undefined => {
     const latest = latestContainer(runtime, name);
     if (latest !== undefined) return latest.state === 'exited' && latest.comesBack !== true ? latest.exitCode : undefined;
-    // What ran and is nowhere any more has ended, nobody knows how: it counts as killed, as in its status, and is not run again against its policy.
-    const { state, lastState } = published.find((s) => s.name === name) ?? {};
-    if (state?.running !== undefined) return lostExitCode;
-    const ended = state?.terminated ?? (lastState?.terminated?.reason === lostReason ? lastState.terminated : undefined);
-    return ended?.exitCode;
+    return lostEnd(published.find((s) => s.name === name));
   };
   const appEnds = pod.spec.containers.map((c) => ({ container: c, exitCode: endedForGood(c.name) }));
   if (appEnds.every(({ container, exitCode }) => exitCode !== undefined && !shouldRestart(container, pod.spec, exitCode))) return true;

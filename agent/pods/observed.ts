@@ -1,5 +1,6 @@
 import { isIPv6 } from 'node:net';
 import type { ContainerStatus as CriContainerStatus } from '../../cri-protos/generated/cri.ts';
+import type { ContainerStatus } from '../model/generated/api.ts';
 import type { AgentPod } from '../model/pod.ts';
 
 /** A container as the runtime tells it. Times are milliseconds since the epoch, 0 where the runtime has none. */
@@ -55,6 +56,16 @@ export interface RuntimePod {
 export const lostReason = 'ContainerStatusUnknown';
 /** And its exit code: it may have been killed. */
 export const lostExitCode = 137;
+
+/**
+ * With which code a container that the runtime does not have ended, as far as its status tells. What ran and is nowhere any more has ended, nobody knows
+ * how: it counts as killed, and is not run again against its policy.
+ */
+export function lostEnd(published: ContainerStatus | undefined): number | undefined {
+  const { state, lastState } = published ?? {};
+  if (state?.running !== undefined) return lostExitCode;
+  return (state?.terminated ?? (lastState?.terminated?.reason === lostReason ? lastState.terminated : undefined))?.exitCode;
+}
 
 /** The newest instance of a container, whatever its state. */
 export function latestContainer(runtime: RuntimePod | undefined, name: string): RuntimeContainer | undefined {

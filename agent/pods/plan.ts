@@ -7,14 +7,15 @@ import { deadlineAt, type PodLifecycle } from './lifecycle.ts';
 import {
   hasInitialized,
   latestContainer,
+  lostEnd,
   lostReason,
   type RuntimeContainer,
   type RuntimePod,
   type RuntimeSandbox,
   usableSandbox,
 } from './observed.ts';
-import { backoffKey, backoffUntil, type CrashBackoff, restartsAfterKill, shouldStart } from './restart.ts';
-import { isRestartingAll, resetOrder, restartingAllReason } from './restart-all.ts';
+import { backoffKey, backoffUntil, type CrashBackoff, restartsAfterKill, shouldRestart, shouldStart } from './restart.ts';
+import { couldRestartAll, isRestartingAll, resetOrder, restartingAllReason } from './restart-all.ts';
 
 /** One next step for a pod. Each says why by its kind or `reason`. */
 export type PodAction =
@@ -454,7 +455,10 @@ function containersToStart(input: Pick<PlanInput, 'pod' | 'verdicts'>, runtime: 
     }
   }
   for (const container of pod.spec.containers) {
-    if (shouldStart(container, pod.spec, latestContainer(runtime, container.name))) starts.push({ container, kind: 'app' });
+    const latest = latestContainer(runtime, container.name);
+    const code = latest === undefined ? lostEnd(pod.status?.containerStatuses?.find((s) => s.name === container.name)) : undefined;
+    const isOver = code !== undefined && !shouldRestart(container, pod.spec, code) && !couldRestartAll(pod.spec);
+    if (!isOver && shouldStart(container, pod.spec, latest)) starts.push({ container, kind: 'app' });
   }
   return starts;
 }

@@ -26,7 +26,7 @@ import {
 } from './observed.ts';
 import { phaseOf } from './phase.ts';
 import { shouldRestart, shouldStart } from './restart.ts';
-import { isRestartingAll, restartingAllReason } from './restart-all.ts';
+import { couldRestartAll, isRestartingAll, restartingAllReason } from './restart-all.ts';
 
 export interface StatusInput {
   /** With the resources that it was given. */
@@ -283,7 +283,8 @@ function absentStatus(input: StatusInput, container: Container, kind: string, ol
     reason: lostReason,
     message: 'The container could not be located when the pod was deleted.  The container used to be Running',
   };
-  if (input.lifecycle.kind === 'terminated') return { ...waiting, state: neverSeen };
+  const isOver = kind === 'app' && !shouldRestart(container, pod.spec, lostExitCode) && !couldRestartAll(pod.spec);
+  if (isOver || input.lifecycle.kind === 'terminated') return { ...waiting, state: neverSeen };
   return {
     ...waiting,
     restartCount: waiting.restartCount + (pod.metadata.deletionTimestamp === undefined ? 1 : 0),
@@ -370,7 +371,7 @@ function stateOf(input: StatusInput, c: RuntimeContainer, old: ContainerStatus |
       };
     }
     case 'unknown':
-      return old?.state?.running === undefined ? { waiting: {} } : neverSeen;
+      return old?.state?.running === undefined && old?.state?.terminated?.reason !== lostReason ? { waiting: {} } : neverSeen;
   }
 }
 

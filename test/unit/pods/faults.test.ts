@@ -4,10 +4,10 @@ import fc from 'fast-check';
 import type { Container, PodStatus } from '../../../agent/model/generated/api.ts';
 import { type AgentPod, containersOf, isSidecar, isTerminalPhase } from '../../../agent/model/pod.ts';
 import { type Ending, nextLifecycle, type PodLifecycle } from '../../../agent/pods/lifecycle.ts';
-import { hasInitialized, latestContainer, type RuntimeContainer, type RuntimePod } from '../../../agent/pods/observed.ts';
+import { hasInitialized, latestContainer, lostEnd, type RuntimeContainer, type RuntimePod } from '../../../agent/pods/observed.ts';
 import { actionKey, isCleanedUp, type PodAction, planPod } from '../../../agent/pods/plan.ts';
-import { advanceBackoff, backoffKey, shouldStart } from '../../../agent/pods/restart.ts';
-import { isRestartingAll } from '../../../agent/pods/restart-all.ts';
+import { advanceBackoff, backoffKey, shouldRestart, shouldStart } from '../../../agent/pods/restart.ts';
+import { couldRestartAll, isRestartingAll } from '../../../agent/pods/restart-all.ts';
 import { assemblePod } from '../../../agent/pods/runtime-parse.ts';
 import { computeStatus } from '../../../agent/pods/status.ts';
 import { forgetGone, freshWork, type MutableWork, noteFailure, noteSuccess, touchesRuntime } from '../../../agent/pods/work.ts';
@@ -137,6 +137,8 @@ class World {
   phases: string[] = [];
   /** Somebody outside has taken away what a pod that runs is made of: only then may it be seen as Pending again. */
   setBack = false;
+  /** App containers that were told to run or to have ended. */
+  readonly told = new Set<string>();
   /** Purged: the worker knows it no more. */
   forgotten = false;
   /** The pod's end has begun, at any time, under any agent. */
@@ -150,6 +152,8 @@ class World {
     const inOrder = before.containers.toSorted((a, b) => a.sandbox - b.sandbox);
     const containers = inOrder.flatMap(({ name, sandbox: at, state, exitCode }, restartCount) => {
       const called = names[name];
+      // What was made and not started was removed before the next was made.
+      if (state === 'created' && inOrder.slice(restartCount + 1).some((later) => later.name === name)) return [];
       if (called === undefined || at >= sandboxes.length) return [];
       return [instance(called, { id: `old${restartCount}`, sandboxId: `s${at}`, state, exitCode, restartCount })];
     });
@@ -235,6 +239,10 @@ class World {
     this.keep(truth.sandboxes, [made, ...truth.containers]);
   }
 
+  runsOnce(c: Container): boolean {
+    return (c.restartPolicy ?? this.pod.spec.restartPolicy) === 'Never' && !couldRestartAll(this.pod.spec);
+  }
+
   /** What may be started, judged by what the agent has seen. */
   judgeStart(action: PodAction & { kind: 'startContainer' }): void {
     const { pod: p, seen } = this;
@@ -247,6 +255,8 @@ class World {
       const marked = latest.state === 'exited' && this.work.comeBack.has(latest.id) ? { ...latest, comesBack: true } : latest;
       assert.ok(shouldStart(spec.container, p.spec, marked), `${action.container} is restarted against its policy`);
     }
+    if (action.containerKind === 'app' && spec !== undefined && this.runsOnce(spec.container))
+      assert.ok(!this.told.has(action.container), `${action.container} is run a second time, though it is to run once`);
     if (action.containerKind !== 'app' || hasInitialized(p, seen)) return;
     const inits = p.spec.initContainers ?? [];
     const instances = (name: string) => seen.containers.filter((c) => c.name === name && c.sandboxId === action.sandboxId);
@@ -379,6 +389,8 @@ class World {
       assert.equal(this.lifecycle.kind, 'terminated', `${phase} is told before the end`);
       assert.ok(!observed.containers.some((c) => c.state === 'running'), `${phase} is told while containers run`);
     }
+    for (const { name, state } of status.containerStatuses ?? [])
+      if (state?.running !== undefined || state?.terminated !== undefined) this.told.add(name);
     this.phases.push(phase);
     this.published = status;
   }
@@ -492,7 +504,7 @@ class World {
   }
 }
 
-const runs = Number(process.env.KEELSON_PROPERTY_RUNS ?? 1500);
+const runs = Number(process.env.KEELSON_PROPERTY_RUNS ?? 3000);
 
 test('property: whatever fails, dies or is forgotten on the way, the pod comes to what its spec says, and to its end', () => {
   fc.assert(
@@ -516,7 +528,9 @@ test('property: whatever fails, dies or is forgotten on the way, the pod comes t
           assert.equal(end, undefined, 'a pod that was ended lives on');
           for (const { container: c, kind } of containersOf(w.pod)) {
             const latest = latestContainer(w.truth, c.name);
-            const over = latest?.state === 'exited' && !shouldStart(c, w.pod.spec, latest);
+            const code = latest === undefined ? lostEnd(w.published?.containerStatuses?.find((s) => s.name === c.name)) : undefined;
+            const lost = code !== undefined && !shouldRestart(c, w.pod.spec, code) && !couldRestartAll(w.pod.spec);
+            const over = lost || (latest?.state === 'exited' && !shouldStart(c, w.pod.spec, latest));
             if (kind === 'app') assert.ok(latest?.state === 'running' || over, `${c.name} does not run: ${latest?.state}`);
             if (isSidecar(c) && kind === 'init') assert.equal(latest?.state, 'running', `sidecar ${c.name} does not run`);
             if (latest?.state === 'running') assert.equal(latest.sandboxId, sandboxId, `${c.name} runs in an old sandbox`);

@@ -199,6 +199,20 @@ const cases: Case[] = [
     actions: ['remove a-0'],
   },
   {
+    name: 'a container that was to run once is not run again because the runtime has lost it',
+    input: {
+      pod: pod(
+        { containers: [container('a', { restartPolicy: 'Never' }), container('b')] },
+        {},
+        {
+          containerStatuses: [{ name: 'a', image: '', imageID: '', ready: false, restartCount: 0, state: { terminated: { exitCode: 0 } } }],
+        },
+      ),
+      runtime: runtimePod([sandbox()], [instance('b')]),
+    },
+    actions: [],
+  },
+  {
     name: 'a container of unknown state may run: it gets its grace',
     input: { runtime: runtimePod([sandbox()], [instance('a', { state: 'unknown' })]) },
     actions: ['stop a 30'],

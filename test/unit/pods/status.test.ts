@@ -194,6 +194,13 @@ test('waiting: an init container that runs does not wait, whatever was told of i
   assert.equal(s.phase, 'Running');
 });
 
+test('a container of unknown state that ran is told as killed, and goes on so', () => {
+  const runtime = runtimePod([sandbox()], [instance('a', { state: 'unknown' })]);
+  const first = status({ previous: published, runtime });
+  assert.equal(first.containerStatuses?.[0]?.state?.terminated?.reason, 'ContainerStatusUnknown');
+  assert.deepEqual(status({ previous: first, runtime }).containerStatuses, first.containerStatuses);
+});
+
 test('an init container that the runtime has lost track of once app containers ran has completed', () => {
   const s = status({
     pod: pod({ initContainers: [container('i')], restartPolicy: 'Never' }),
