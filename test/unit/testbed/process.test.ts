@@ -31,7 +31,9 @@ test('endProcess kills what does not end when asked', async () => {
 
 test('of a command that forks, the child is tracked', async () => {
   const tracked = await spawnTracked(['sh', '-c', 'sleep 60; exit 0'], { logFile, forks: true });
-  assert.equal(readFileSync(`/proc/${tracked.pid}/cmdline`, 'utf8').startsWith('sleep'), true);
+  // For a moment after the fork it still has its parent's command line.
+  const runs = (): true | undefined => readFileSync(`/proc/${tracked.pid}/cmdline`, 'utf8').startsWith('sleep') || undefined;
+  await waitFor('the child to become sleep', 5000, runs, 5);
   await endProcess(tracked);
 });
 
@@ -41,7 +43,7 @@ test('a command that ends at once is an error that shows its log', async () => {
 
 test('a process gets its environment, and its output goes to the log', async () => {
   const file = join(folder, 'env.log');
-  const tracked = await spawnTracked(['sh', '-c', 'echo "$WORD $LAB_CGROUP_PROCS."; sleep 60'], { logFile: file, env: { WORD: 'hello' } });
+  const tracked = await spawnTracked(['sh', '-c', 'echo "$WORD $LAB_CGROUP_PROCS."; exec sleep 60'], { logFile: file, env: { WORD: 'hello' } });
   await waitFor('the log', 5000, () => (tailOf(file) === 'hello .' ? true : undefined), 5);
   await endProcess(tracked);
 });
