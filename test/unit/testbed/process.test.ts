@@ -43,7 +43,10 @@ test('a command that ends at once is an error that shows its log', async () => {
 
 test('a process gets its environment, and its output goes to the log', async () => {
   const file = join(folder, 'env.log');
-  const tracked = await spawnTracked(['sh', '-c', 'echo "$WORD $LAB_CGROUP_PROCS."; exec sleep 60'], { logFile: file, env: { WORD: 'hello' } });
+  const tracked = await spawnTracked(['sh', '-c', 'echo "$WORD $LAB_CGROUP_PROCS."; exec sleep 60'], {
+    logFile: file,
+    env: { WORD: 'hello' },
+  });
   await waitFor('the log', 5000, () => (tailOf(file) === 'hello .' ? true : undefined), 5);
   await endProcess(tracked);
 });
