@@ -47,6 +47,7 @@ export function startImageCollector(options: CollectOptions): ImageCollector {
   const { clock, log } = options;
   const startedAt = clock.mono();
   let records: ReadonlyMap<string, ImageRecord> = new Map();
+  let listedAt = 0;
   let failed = false;
   let chain: Promise<unknown> = Promise.resolve();
 
@@ -59,15 +60,17 @@ export function startImageCollector(options: CollectOptions): ImageCollector {
 
   /** False while it is not known who uses images: then none may go. */
   async function look(signal: AbortSignal): Promise<boolean> {
+    // Before the listing: what arrives while it is made may not be in it.
+    const askedAt = clock.wall();
     const [images, users] = await Promise.all([options.listImages(signal), options.users(signal)]);
     if (users === undefined) return false;
+    listedAt = askedAt;
     records = noteImages(records, images, users, clock.mono());
     return true;
   }
 
   /** Removes those images until enough is free; the bytes freed. */
   async function remove(images: readonly ImageRecord[], enough: number, reason: 'age' | 'space', signal: AbortSignal): Promise<number> {
-    const listedAt = clock.wall();
     let freed = 0;
     const failures: unknown[] = [];
     const left = new Map(records);

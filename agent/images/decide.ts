@@ -33,8 +33,8 @@ export interface ImageFacts {
   readonly pullPolicy: string | undefined;
   /** The runtime's answer about the image: its ID, or that it has none, or that it could not be asked. */
   readonly inspected?: { readonly imageRef: string | undefined } | { readonly error: string } | undefined;
-  /** Whether this pod may use the image that is present, without pulling it anew. */
-  readonly accessible?: boolean | undefined;
+  /** Whether this pod may use the image that is present, without pulling it anew; unchecked: nobody keeps track of that. */
+  readonly accessible?: boolean | 'unchecked' | undefined;
   readonly backoff?: PullBackoff | undefined;
   /** On the clock's `mono`. */
   readonly now: number;
@@ -72,8 +72,9 @@ export function nextImageStep(facts: ImageFacts): ImageStep {
     }
     if (inspected.imageRef !== undefined) {
       if (facts.accessible === undefined) return { kind: 'verify', runtimeImage, imageRef: inspected.imageRef };
-      if (facts.accessible) {
-        const message = `Container image ${quoted(image)} already present on machine and can be accessed by the pod`;
+      if (facts.accessible !== false) {
+        const proven = facts.accessible === 'unchecked' ? '' : ' and can be accessed by the pod';
+        const message = `Container image ${quoted(image)} already present on machine${proven}`;
         return { kind: 'use', imageRef: inspected.imageRef, event: { type: 'Normal', reason: 'Pulled', message } };
       }
     }

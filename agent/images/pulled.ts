@@ -28,11 +28,21 @@ export interface RecordFiles {
   remove(folder: 'pulling' | 'pulled', name: string): Promise<void>;
 }
 
+/** The ID of an image, if it is there. */
+type Inspect = () => Promise<string | undefined>;
+
 /** Remembers who pulled what, and answers who may use it. Images are named as pods name them; `imageRef` is the runtime's ID. */
 export interface Pulled {
-  /** Before a pull: so that after a crash the image still counts as pulled. Throws ErrImagePull when that cannot be written. */
-  begin(image: string): Promise<void>;
-  failed(image: string): Promise<void>;
+  /**
+   * Before a pull: so that after a crash the image still counts as pulled. What an earlier pull has brought whose end nobody saw is recorded first.
+   * Throws ErrImagePull when that cannot be written.
+   */
+  begin(image: string, inspect: Inspect): Promise<void>;
+  /**
+   * After a pull that failed. With `arrived`, nobody knows whether it did: what it gives is recorded, though not for whom, and while it cannot be asked
+   * the image goes on counting as pulled.
+   */
+  failed(image: string, arrived?: Inspect): Promise<void>;
   succeeded(image: string, imageRef: string, credential: Credential | undefined): Promise<void>;
   /** Whether a pod may use a present image. Its credentials are asked for only when they decide. */
   mayUse(image: string, imageRef: string, credentials: () => Promise<readonly Credential[]>): Promise<boolean>;
@@ -60,6 +70,9 @@ export function createPulled(options: { files: RecordFiles; policy: () => Verifi
     return mine;
   }
 
+  // A pod may name an image by its ID: records must not queue behind the pull of that name.
+  const recordKey = (imageRef: string): string => `record ${imageRef}`;
+
   async function recordOf(imageRef: string): Promise<PulledRecord | undefined> {
     if (known.has(imageRef)) return known.get(imageRef);
     const text = await files.read('pulled', recordFileName(imageRef));
@@ -75,7 +88,7 @@ export function createPulled(options: { files: RecordFiles; policy: () => Verifi
   }
 
   function remember(image: string, imageRef: string, by: PulledBy | undefined): Promise<void> {
-    return serially(imageRef, async () => {
+    return serially(recordKey(imageRef), async () => {
       const old = await recordOf(imageRef).catch((error: unknown) => {
         log.warn({ imageRef, err: messageOf(error) }, 'unreadable record of a pulled image is written anew');
         return undefined;
@@ -87,14 +100,22 @@ export function createPulled(options: { files: RecordFiles; policy: () => Verifi
     });
   }
 
-  function end(image: string): Promise<void> {
+  function end(image: string, arrived?: Inspect): Promise<void> {
     return serially(image, async () => {
       const left = (underWay.get(image) ?? 0) - 1;
       if (left > 0) {
         underWay.set(image, left);
         return;
       }
-      underWay.delete(image);
+      try {
+        const imageRef = await arrived?.();
+        if (imageRef !== undefined) await remember(image, imageRef, undefined);
+      } catch (error) {
+        log.warn({ image, err: messageOf(error) }, 'it is not known whether a pull that was interrupted has brought the image');
+        return;
+      } finally {
+        underWay.delete(image);
+      }
       try {
         await files.remove('pulling', recordFileName(image));
       } catch (error) {
@@ -104,10 +125,12 @@ export function createPulled(options: { files: RecordFiles; policy: () => Verifi
   }
 
   return {
-    begin(image) {
+    begin(image, inspect) {
       return serially(image, async () => {
         const count = underWay.get(image) ?? 0;
         try {
+          const before = count === 0 && (await files.read('pulling', recordFileName(image))) !== undefined ? await inspect() : undefined;
+          if (before !== undefined) await remember(image, before, undefined);
           if (count === 0) await files.write('pulling', recordFileName(image), formatIntent(image));
         } catch (error) {
           const why = `Failed to record image pull intent for container image ${JSON.stringify(image)}: ${messageOf(error)}`;
@@ -116,7 +139,7 @@ export function createPulled(options: { files: RecordFiles; policy: () => Verifi
         underWay.set(image, count + 1);
       });
     },
-    failed: end,
+    failed: (image, arrived) => end(image, arrived),
     async succeeded(image, imageRef, credential) {
       try {
         await remember(image, imageRef, pulledWith(credential));
@@ -131,8 +154,11 @@ export function createPulled(options: { files: RecordFiles; policy: () => Verifi
       let record: PulledRecord | undefined;
       let intent = false;
       try {
-        record = await recordOf(imageRef);
-        intent = record === undefined && (await hasIntent(image));
+        // Between a look at the record and one at the intent no pull may end: neither would be seen, and the image would pass for a preloaded one.
+        [record, intent] = await serially(recordKey(imageRef), async () => {
+          const found = await recordOf(imageRef);
+          return [found, found === undefined && (await hasIntent(image))];
+        });
       } catch (error) {
         log.error({ image, imageRef, err: messageOf(error) }, 'records of pulled images could not be read; the image is pulled again');
         return false;
@@ -168,8 +194,9 @@ export function createPulled(options: { files: RecordFiles; policy: () => Verifi
       for (const name of await files.list('pulled')) {
         try {
           const record = parsePulledRecord((await files.read('pulled', name)) ?? '');
-          if (imageRefs.has(record.imageRef) || Date.parse(record.lastUpdatedTime) >= beforeMs) continue;
-          await serially(record.imageRef, async () => {
+          // Records tell whole seconds: one of the second of `beforeMs` may be newer.
+          if (imageRefs.has(record.imageRef) || Date.parse(record.lastUpdatedTime) + 1000 > beforeMs) continue;
+          await serially(recordKey(record.imageRef), async () => {
             await files.remove('pulled', name);
             known.delete(record.imageRef);
           });

@@ -1,6 +1,6 @@
 import type { PodSandboxConfig } from '../../cri-protos/generated/cri.ts';
 import type { Clock } from '../base/clock.ts';
-import { AgentError, messageOf, unreachable } from '../base/errors.ts';
+import { AgentError, hasCode, messageOf, unreachable } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import type { CriClient } from '../drivers/cri/client.ts';
 import type { Container, ImageVolumeSource, Secret } from '../model/generated/api.ts';
@@ -101,6 +101,8 @@ export interface Images {
 
 // kubelet keeps what it read of the node's docker config for as long.
 const nodeConfigAgeMs = 300_000;
+// How long a runtime may take to say whether an interrupted pull has brought its image.
+const afterwardsMs = 10_000;
 
 export function createImages(options: ImagesOptions): Images {
   const { runtime, clock, log } = options;
@@ -155,9 +157,9 @@ export function createImages(options: ImagesOptions): Images {
           facts = { ...facts, inspected: await inspect(request, step.runtimeImage, signal), now: clock.mono() };
           break;
         case 'verify': {
-          let accessible: boolean;
+          let accessible: ImageFacts['accessible'];
           try {
-            accessible = pulled === undefined || (await pulled.mayUse(target.image, step.imageRef, credentialsOnce));
+            accessible = pulled === undefined ? 'unchecked' : await pulled.mayUse(target.image, step.imageRef, credentialsOnce);
           } catch (error) {
             if (signal.aborted) throw signal.reason;
             return failPull([error]);
@@ -184,9 +186,21 @@ export function createImages(options: ImagesOptions): Images {
       const startedAt = clock.mono();
       let outcome: Awaited<ReturnType<typeof pull>>;
       let usable: readonly Credential[];
+      let before: string | undefined;
+      const idNow = (): Promise<string | undefined> => imageIdNow(runtimeImage);
+      // An image that the runtime cannot look at may be just what a pull mends.
+      const idBefore = (): Promise<string | undefined> =>
+        idNow().catch((error: unknown) => {
+          log.debug({ image, err: messageOf(error) }, 'it is not known whether the image is there before it is pulled');
+          return undefined;
+        });
       try {
-        usable = await credentialsOnce();
-        await pulled?.begin(image);
+        [usable, before] = await Promise.all([
+          credentialsOnce(),
+          // With a policy of Always it has not been asked for yet.
+          facts.inspected !== undefined || pulled === undefined ? idOf(facts.inspected) : idBefore(),
+        ]);
+        await pulled?.begin(image, idBefore);
       } catch (error) {
         if (signal.aborted) throw signal.reason;
         return failPull([error]);
@@ -195,7 +209,13 @@ export function createImages(options: ImagesOptions): Images {
       try {
         outcome = await pull({ spec: specOf(request, runtimeImage), credentials: usable, sandboxConfig: request.podSandboxConfig }, signal);
       } catch (error) {
-        await pulled?.failed(image);
+        const unsure = signal.aborted || (error instanceof PullFailed ? error.errors : [error]).some(mayHaveSucceeded);
+        // What was there before this pull did not come with it.
+        const arrived = async (): Promise<string | undefined> => {
+          const now = await idNow();
+          return now === before ? undefined : now;
+        };
+        await pulled?.failed(image, unsure ? arrived : undefined);
         if (signal.aborted) throw signal.reason;
         return failPull(error instanceof PullFailed ? error.errors : [error]);
       }
@@ -221,6 +241,12 @@ export function createImages(options: ImagesOptions): Images {
       backoffs.set(backoffKey, backoff);
       return fail(failure.reason, failure.message, now + backoff.delayMs, errors[0]);
     }
+  }
+
+  /** The ID of an image if it is there, asked within a time of its own: whoever wanted it may have gone. */
+  async function imageIdNow(runtimeImage: string): Promise<string | undefined> {
+    using deadline = clock.deadline(new AbortController().signal, afterwardsMs);
+    return (await runtime.imageStatus({ image: { image: runtimeImage } }, deadline.signal)).image?.id;
   }
 
   async function inspect(request: ImageRequest, runtimeImage: string, signal: AbortSignal): Promise<NonNullable<ImageFacts['inspected']>> {
@@ -267,6 +293,15 @@ export function createImages(options: ImagesOptions): Images {
       for (const key of backoffs.keys()) if (key.startsWith(`${podUid}_`)) backoffs.delete(key);
     },
   };
+}
+
+function idOf(inspected: ImageFacts['inspected']): string | undefined {
+  return inspected !== undefined && 'imageRef' in inspected ? inspected.imageRef : undefined;
+}
+
+/** True for the ends of a call that do not tell whether the runtime has done it. */
+function mayHaveSucceeded(error: unknown): boolean {
+  return hasCode(error, 'Canceled', 'DeadlineExceeded', 'Unavailable');
 }
 
 function specOf(request: ImageRequest, image: string): { image: string; annotations: Record<string, string>; runtime_handler: string } {

@@ -446,6 +446,15 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
   const pruneDevices = (): void => {
     if (specs.synced && runtime.synced) devices.prune((uid) => specs.has(uid) || runtime.has(uid));
   };
+  // Pulls that a crash has interrupted, as soon as the runtime answers.
+  stack.use(
+    runtime.onSynced(
+      () =>
+        void images.adoptInterruptedPulls(signal).catch((error: unknown) => {
+          if (!signal.aborted) log.error({ err: messageOf(error) }, 'interrupted pulls could not be taken over');
+        }),
+    ),
+  );
   stack.use(specs.onSynced(pruneDevices));
   stack.use(runtime.onSynced(pruneDevices));
   stack.use(metrics.watch({ specs, runtime, pods, mirrors: cluster?.mirrors }));

@@ -115,6 +115,24 @@ describe('the collector', () => {
     stop.abort();
     await collector[Symbol.asyncDispose]();
   });
+  test('what was pulled after the listing is not among the gone: the time told is that before it', async () => {
+    const times: number[] = [];
+    const bed = start({
+      policy: () => ({ ...policy, minAgeMs: 0 }),
+      // Asking for the disk takes its time, and pods pull meanwhile.
+      disk: async (s) => {
+        await bed.clock.sleep(500, s);
+        return { capacityBytes: 1000, availableBytes: 100 };
+      },
+      left: async (_, listedAt) => void times.push(listedAt),
+    });
+    const before = bed.clock.wall();
+    await bed.clock.advance(0);
+    await bed.clock.advance(500);
+    assert.deepEqual(times, [before]);
+    bed.stop.abort();
+    await bed.collector[Symbol.asyncDispose]();
+  });
   test('an image that the runtime will not remove: the others go, and the second time an event tells', async () => {
     const { clock, stop, told, collector } = start({
       policy: () => ({ ...policy, minAgeMs: 0 }),

@@ -58,6 +58,7 @@ function build(root: string, change: Partial<ImagesOptions>) {
   const present = new Map<string, string>();
   const calls: string[] = [];
   const pulls: Pull[] = [];
+  const refuse = { status: false };
   const events: string[] = [];
   const images = createImages({
     clock,
@@ -73,6 +74,7 @@ function build(root: string, change: Partial<ImagesOptions>) {
       imageStatus: async ({ image }) => {
         const name = image?.image ?? '';
         calls.push(`status ${name}`);
+        if (refuse.status) throw new Spoken('Unavailable', 'no runtime');
         const id = present.get(name);
         return { image: id === undefined ? undefined : { id, size: 4096 } };
       },
@@ -100,6 +102,7 @@ function build(root: string, change: Partial<ImagesOptions>) {
     present,
     calls,
     pulls,
+    refuse,
     events,
     pass: (ms: number) => {
       now += ms;
@@ -263,10 +266,11 @@ test('credentials are tried in turn; the one that worked is what counts later', 
 
 test('without the gate a present image is for all', async () => {
   await withImages(
-    async ({ root, images, present }) => {
+    async ({ root, images, present, events }) => {
       writeFileSync(join(root, 'image_manager/pulled/sha256-x'), 'rubbish');
       present.set('r.io/web:1', 'sha256:web');
       assert.equal((await images.ensureImage(want('r.io/web:1'), never)).pulled, false);
+      assert.deepEqual(events, ['a Normal Pulled Container image "r.io/web:1" already present on machine @spec.containers{main}']);
     },
     { recordFiles: undefined },
   );
@@ -404,4 +408,109 @@ test("an interrupted agent's pull is taken over: the image counts as pulled, for
     await images.pruneRecords(new Set(), Number.POSITIVE_INFINITY);
     assert.equal(readdirSync(join(root, 'image_manager/pulled')).length, 0);
   });
+});
+
+test('a record stays when it was written in the second of the listing: files tell whole seconds', async () => {
+  await withImages(async ({ root, images, pulls, pass }) => {
+    pass(900);
+    const ensured = images.ensureImage(want('r.io/web:1'), never);
+    await settled(() => pulls.length === 1);
+    pulls[0]?.done('sha256:web');
+    await ensured;
+    await images.pruneRecords(new Set(), Date.parse('2026-01-01T00:00:01.500Z'));
+    assert.equal(readdirSync(join(root, 'image_manager/pulled')).length, 1);
+    await images.pruneRecords(new Set(), Date.parse('2026-01-01T00:00:02.900Z'));
+    assert.equal(readdirSync(join(root, 'image_manager/pulled')).length, 0);
+  });
+});
+
+test('an image that arrived although its pull was called off is not open to pods without its credentials', async () => {
+  for (const seen of [true, false]) {
+    await withImages(async ({ root, images, present, pulls, refuse }) => {
+      const gone = new AbortController();
+      const first = images.ensureImage(want('r.io/web:1', { secrets: [secret('s1', 'u')] }), gone.signal);
+      await settled(() => pulls.length === 1);
+      present.set('r.io/web:1', 'sha256:web');
+      refuse.status = !seen;
+      gone.abort(new Error('pod deleted'));
+      await assert.rejects(first, /pod deleted/);
+      refuse.status = false;
+      assert.equal(readdirSync(join(root, 'image_manager/pulling')).length, seen ? 0 : 1);
+      assert.equal(readdirSync(join(root, 'image_manager/pulled')).length, seen ? 1 : 0);
+      const other = images.ensureImage(want('r.io/web:1', { pod: 'b' }), never);
+      await settled(() => pulls.length === 2);
+      pulls[1]?.fail(new Spoken('Unknown', 'unauthorized'));
+      assert.equal((await rejection(other)).code, 'ErrImagePull');
+      assert.equal(
+        (await rejection(images.ensureImage(want('r.io/web:1', { pod: 'c', policy: 'Never' }), never))).code,
+        'ErrImageNeverPull',
+      );
+    });
+  }
+});
+
+test('a pull of a preloaded image that ends in the dark does not take it from others', async () => {
+  for (const code of ['DeadlineExceeded', 'Unavailable', 'Unknown']) {
+    await withImages(async ({ images, present, pulls }) => {
+      present.set('r.io/web:1', 'sha256:web');
+      const first = images.ensureImage(want('r.io/web:1', { policy: 'Always' }), never);
+      await settled(() => pulls.length === 1);
+      pulls[0]?.fail(new Spoken(code, 'registry away'));
+      assert.equal((await rejection(first)).code, 'ErrImagePull');
+      assert.equal((await images.ensureImage(want('r.io/web:1', { pod: 'b' }), never)).pulled, false);
+    });
+  }
+});
+
+test('a pull that was called off and brought nothing leaves no record', async () => {
+  await withImages(async ({ root, images, pulls }) => {
+    const gone = new AbortController();
+    const first = images.ensureImage(want('r.io/web:1'), gone.signal);
+    await settled(() => pulls.length === 1);
+    gone.abort(new Error('pod deleted'));
+    await assert.rejects(first, /pod deleted/);
+    assert.deepEqual(readdirSync(join(root, 'image_manager/pulling')), []);
+    assert.deepEqual(readdirSync(join(root, 'image_manager/pulled')), []);
+  });
+});
+
+test('who asks while a record is being written does not take the image for a preloaded one', async () => {
+  const root = mkdtempSync(join(tmpdir(), 'images-'));
+  const files = await openRecordFiles(root);
+  let letGo = (): void => undefined;
+  const held = new Promise<void>((resolve) => {
+    letGo = resolve;
+  });
+  let slow = false;
+  await withImages(
+    async ({ images, present, pulls }) => {
+      const first = images.ensureImage(want('r.io/web:1', { secrets: [secret('s1', 'u')] }), never);
+      await settled(() => pulls.length === 1);
+      present.set('r.io/web:1', 'sha256:web');
+      slow = true;
+      const other = images.ensureImage(want('r.io/web:1', { pod: 'b' }), never);
+      await settle();
+      slow = false;
+      pulls[0]?.done('sha256:web');
+      // The first has all the time that it may take to write.
+      for (let i = 0; i < 20; i++) await settle();
+      letGo();
+      await first;
+      await settled(() => pulls.length === 2);
+      pulls[1]?.fail(new Spoken('Unknown', 'unauthorized'));
+      assert.equal((await rejection(other)).code, 'ErrImagePull');
+    },
+    {
+      recordFiles: {
+        ...files,
+        async read(folder, name) {
+          const wait = slow && folder === 'pulled';
+          const text = await files.read(folder, name);
+          if (wait) await held;
+          return text;
+        },
+      },
+    },
+  );
+  rmSync(root, { recursive: true });
 });
