@@ -146,7 +146,7 @@ function openAt(fd: number, name: string, flags: number): number {
 }
 
 /** Opens (O_PATH) `subPath` of `base`. Symbolic links that lead elsewhere inside the volume are followed once, up front; one met later is an attack. */
-function openBeneath(base: string, subPath: string): number {
+export function openBeneath(base: string, subPath: string): number {
   const realBase = fs.realpathSync(base);
   const realPath = fs.realpathSync(path.join(realBase, subPath));
   if (!isWithin(realBase, realPath)) throw new AgentError('OutsideVolume', `subPath ${subPath} leads outside of its volume`);

@@ -2,6 +2,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { AgentError } from '../../base/errors.ts';
 import { fromFsError, isErrno } from '../sys/errno.ts';
+import { openBeneath } from './operations.ts';
 
 // The files of pods' volumes below the agent's root directory. Synchronous on purpose: it is the local disk, each call is microseconds, and a volume of
 // three files is some thirty of them. Nothing here may touch a path that a pod chose.
@@ -59,18 +60,25 @@ export function writeFiles(dir: string, files: ReadonlyMap<string, VolumeFile>, 
       old === undefined
         ? []
         : topLevelNames(old).filter((name) => ![...clean.keys()].some((file) => file === name || file.startsWith(`${name}/`)));
-    const changed = old === undefined || stale.length > 0 || !sameFiles(old, clean);
+    // A link without its folder: the machine went down before the disk had it.
+    const changed = old === undefined || stale.length > 0 || !fs.existsSync(old) || !sameFiles(old, clean);
     if (changed) {
       const stamp = new Date(wallMs).toISOString().slice(0, 19).replace(/[-T:]/g, '_');
       const fresh = fs.mkdtempSync(path.join(dir, `..${stamp}.`));
-      fs.chmodSync(fresh, 0o755);
-      for (const [name, file] of clean) writeOne(path.join(fresh, name), file);
-      if (fsGroup !== undefined) giveToGroup(dir, fsGroup, true);
-      const next = path.join(dir, newDataName);
-      // A crash between the link and its renaming leaves one behind.
-      fs.rmSync(next, { force: true });
-      fs.symlinkSync(path.basename(fresh), next);
-      fs.renameSync(next, link);
+      try {
+        fs.chmodSync(fresh, 0o755);
+        for (const [name, file] of clean) writeOne(path.join(fresh, name), file);
+        if (fsGroup !== undefined) giveToGroup(dir, fsGroup, true);
+        const next = path.join(dir, newDataName);
+        // A crash between the link and its renaming leaves one behind.
+        fs.rmSync(next, { force: true });
+        fs.symlinkSync(path.basename(fresh), next);
+        fs.renameSync(next, link);
+      } catch (error) {
+        // Every other try would leave another copy, on what may be a full disk.
+        fs.rmSync(fresh, { recursive: true, force: true });
+        throw error;
+      }
     }
     for (const name of new Set([...clean.keys()].map((file) => file.split('/')[0] ?? ''))) linkVisible(dir, name, clean.get(name)?.uid);
     for (const name of stale) fs.rmSync(path.join(dir, name), { force: true });
@@ -234,18 +242,20 @@ export async function removeVolumes(podDir: string): Promise<void> {
 /** The text of a regular file of a volume that pods write; symbolic links count inside the volume only. Throws AgentError. */
 export function readFileInside(base: string, relative: string, maxBytes: number): string {
   return attempt(`cannot read ${relative}`, () => {
-    const root = fs.realpathSync(base);
-    const at = fs.realpathSync(path.join(root, relative));
-    if (at !== root && !at.startsWith(`${root}/`)) throw new AgentError('OutsideVolume', `${relative} leads outside of its volume`);
-    // O_NONBLOCK: a FIFO that a container left there must not hold the agent.
-    const fd = fs.openSync(at, fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW | fs.constants.O_NONBLOCK);
+    // The path is looked at without following what the pod may swap meanwhile; what is opened for reading is what was looked at.
+    const at = openBeneath(base, relative);
     try {
-      const stat = fs.fstatSync(fd);
+      const stat = fs.fstatSync(at);
       if (!stat.isFile() || stat.size > maxBytes)
         throw new AgentError('InvalidArgument', `${relative} is no file of at most ${maxBytes} bytes`);
-      return fs.readFileSync(fd, 'utf8');
+      const fd = fs.openSync(`/proc/self/fd/${at}`, fs.constants.O_RDONLY);
+      try {
+        return fs.readFileSync(fd, 'utf8');
+      } finally {
+        fs.closeSync(fd);
+      }
     } finally {
-      fs.closeSync(fd);
+      fs.closeSync(at);
     }
   });
 }
