@@ -229,7 +229,8 @@ function usableToken(state: TokenState, now: number): Known<string> {
     case 'failed':
       return { kind: 'failed', message: state.message };
     case 'held':
-      return state.token.expiresAt > now
+      // One that has just been issued is good, whatever this node's clock says of it: the server's counts.
+      return state.retryAt === undefined || state.token.expiresAt > now
         ? { kind: 'found', value: state.token.token }
         : { kind: 'failed', message: 'token expired and refresh failed' };
   }

@@ -327,7 +327,8 @@ export function startVolumes(options: VolumesOptions): Volumes {
     using deadline = clock.deadline(signal, tokenMs);
     try {
       const account = entry.pod.spec.serviceAccountName ?? 'default';
-      const token = heldToken(await options.objects.requestToken(namespace, account, action.spec, deadline.signal), options.random());
+      const answer = await options.objects.requestToken(namespace, account, action.spec, deadline.signal);
+      const token = heldToken(answer, clock.wall(), options.random());
       if (token === undefined) throw new AgentError('Internal', 'the API server answered without a token');
       return { kind: 'held', token, retryAt: undefined };
     } catch (error) {

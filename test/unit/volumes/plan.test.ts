@@ -313,12 +313,27 @@ describe('tokens', () => {
     test(name, () => {
       const token = heldToken(
         { spec: { expirationSeconds: seconds }, status: { token: 'T', expirationTimestamp: iso(now + seconds * 1000) } },
+        now,
         random,
       );
       assert.equal(((token?.refreshAt ?? 0) - now) / 1000, want);
     });
   }
-  test('an answer without a token', () => assert.equal(heldToken({}, 0), undefined));
+  for (const [name, ahead] of [
+    ['most of its life', 3000],
+    ['more than its life', 7200],
+  ] as const) {
+    test(`a clock that is ahead by ${name}: the token is used, and renewed in a minute`, () => {
+      const answer = { spec: { expirationSeconds: 3600 }, status: { token: 'T', expirationTimestamp: iso(now + (3600 - ahead) * 1000) } };
+      const token = heldToken(answer, now, 0) ?? assert.fail();
+      assert.deepEqual(short(podWith([api]), { configMaps: { ca }, tokens: { 'api/0': { kind: 'held', token, retryAt: undefined } } }), {
+        do: ['write api in memory: token=T 644, ca.crt=CA 644, namespace=metadata.namespace=p 644 (not there yet)'],
+        wait: [],
+        wakeAt: 60_000,
+      });
+    });
+  }
+  test('an answer without a token', () => assert.equal(heldToken({}, now, 0), undefined));
 });
 
 describe('owners', () => {
