@@ -197,7 +197,11 @@ export function createPodApply(options: PodApplyOptions): PodsOptions['apply'] {
     runtimeHandler: async (pod) => runtimeHandlerOf(pod),
     sandboxConfig: makeSandboxConfig,
     async ensureImage(pod, container, podSandboxConfig, signal) {
-      const pullSecrets = (await options.objects?.pullSecrets(pod, signal)) ?? [];
+      const { found: pullSecrets, failed } = (await options.objects?.pullSecrets(pod, signal)) ?? { found: [], failed: [] };
+      if (failed.length > 0) {
+        const what = `Unable to retrieve some image pull secrets (${failed.join(', ')})`;
+        recordEvent(pod, 'Warning', 'FailedToRetrieveImagePullSecret', `${what}; attempting to pull the image may not succeed.`);
+      }
       const [{ imageRef }] = await Promise.all([
         images.ensureImage({ pod, container, pullSecrets, podSandboxConfig }, signal),
         ...mountedImages(pod, container).map(async ({ name, image }) => {
@@ -218,7 +222,7 @@ export function createPodApply(options: PodApplyOptions): PodsOptions['apply'] {
       const ips = podIps(pod, runtime);
       const [user, objects, users] = await Promise.all([
         imageUser(imageRef, signal),
-        options.objects?.lookup(pod, signal),
+        options.objects?.lookup(pod, container, signal),
         options.userNamespaces.of(pod, usableSandbox(runtime)?.runtimeHandler ?? ''),
       ]);
       verifyNonRoot(pod, container, user);

@@ -1,16 +1,23 @@
+import { AgentError } from '../../base/errors.ts';
 import type { ObjectHandle, Objects } from '../../drivers/kube/objects.ts';
-import type { ConfigMap, Secret } from '../../model/generated/api.ts';
+import type { ConfigMap, Container, Secret } from '../../model/generated/api.ts';
 import { type AgentPod, containersOf } from '../../model/pod.ts';
 import type { ObjectLookup } from '../../pods/env.ts';
 
-/** Names of the ConfigMaps and Secrets that a pod's environment and pulls refer to (volumes hold their own). */
-function referredObjects(pod: AgentPod): { configMaps: Set<string>; secrets: Set<string> } {
+interface Names {
+  readonly configMaps: Set<string>;
+  readonly secrets: Set<string>;
+}
+
+const add = (set: Set<string>, name: string | undefined): void => {
+  if (name !== undefined && name !== '') set.add(name);
+};
+
+/** Names of the ConfigMaps and Secrets that the environments of these containers refer to. */
+function environmentObjects(containers: Iterable<Container>): Names {
   const configMaps = new Set<string>();
   const secrets = new Set<string>();
-  const add = (set: Set<string>, name: string | undefined): void => {
-    if (name !== undefined && name !== '') set.add(name);
-  };
-  for (const { container } of containersOf(pod)) {
+  for (const container of containers) {
     for (const source of container.envFrom ?? []) {
       add(configMaps, source.configMapRef?.name);
       add(secrets, source.secretRef?.name);
@@ -20,17 +27,24 @@ function referredObjects(pod: AgentPod): { configMaps: Set<string>; secrets: Set
       add(secrets, valueFrom?.secretKeyRef?.name);
     }
   }
-  for (const { name } of pod.spec.imagePullSecrets ?? []) add(secrets, name);
   return { configMaps, secrets };
+}
+
+/** Names of the ConfigMaps and Secrets that a pod's environment and pulls refer to (volumes hold their own). */
+function referredObjects(pod: AgentPod): Names {
+  const names = environmentObjects(containersOf(pod).map(({ container }) => container));
+  for (const { name } of pod.spec.imagePullSecrets ?? []) add(names.secrets, name);
+  return names;
 }
 
 /** The API objects that pods refer to, held (and so watched) from a pod's admission to its end. */
 export interface PodObjects {
   hold(pod: AgentPod): void;
   release(uid: string): void;
-  /** Everything the pod's environment refers to, read now. Throws AgentError Forbidden and the like. */
-  lookup(pod: AgentPod, signal: AbortSignal): Promise<ObjectLookup>;
-  pullSecrets(pod: AgentPod, signal: AbortSignal): Promise<Secret[]>;
+  /** Everything the container's environment refers to, read now. Throws AgentError Forbidden and the like. */
+  lookup(pod: AgentPod, container: Container, signal: AbortSignal): Promise<ObjectLookup>;
+  /** The pod's pull secrets, and the names of those that cannot be had. */
+  pullSecrets(pod: AgentPod, signal: AbortSignal): Promise<{ readonly found: Secret[]; readonly failed: string[] }>;
   /** UIDs of the pods that hold `namespace/name`. */
   holders(key: string): string[];
 }
@@ -75,8 +89,8 @@ export function createPodObjects(configMaps: Objects<ConfigMap>, secrets: Object
       }
     },
     release: drop,
-    async lookup(pod, signal) {
-      const refers = referredObjects(pod);
+    async lookup(pod, container, signal) {
+      const refers = environmentObjects([container]);
       const { namespace } = pod.metadata;
       const read = async <T>(objects: Objects<T>, names: Set<string>): Promise<Map<string, T | undefined>> =>
         new Map(await Promise.all([...names].map(async (name) => [name, await objects.get(namespace, name, signal)] as const)));
@@ -85,9 +99,14 @@ export function createPodObjects(configMaps: Objects<ConfigMap>, secrets: Object
     },
     async pullSecrets(pod, signal) {
       const names = (pod.spec.imagePullSecrets ?? []).map((s) => s.name ?? '').filter((n) => n !== '');
-      const found = await Promise.all(names.map((name) => secrets.get(pod.metadata.namespace, name, signal)));
-      // A missing pull secret is no reason not to try without it: the image may be public (pkg/kubelet/kubelet_pods.go getPullSecretsForPod).
-      return found.filter((s) => s !== undefined);
+      // A pull secret that cannot be had is no reason not to try without it: the image may be public (kubelet_pods.go getPullSecretsForPod).
+      const secretOrNot = (name: string): Promise<Secret | undefined> =>
+        secrets.get(pod.metadata.namespace, name, signal).catch((error: unknown) => {
+          if (signal.aborted || !(error instanceof AgentError)) throw error;
+          return undefined;
+        });
+      const found = await Promise.all(names.map(secretOrNot));
+      return { found: found.filter((s) => s !== undefined), failed: names.filter((_, i) => found[i] === undefined) };
     },
     holders: (key) => [...(keys.get(key) ?? [])],
   };
