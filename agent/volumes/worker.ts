@@ -135,6 +135,8 @@ interface Entry {
 // How long a pod waits for the API server before it says so.
 const fetchMs = 10_000;
 const tokenMs = 30_000;
+// How long a path that the pod's author chose may take to answer: it may lie on a server that is away, and nobody would know what the pod waits for.
+const pathMs = 60_000;
 // A token that could not be renewed has a fifth of its life left: that is time for many tries.
 const tokenRetryMs = 10_000;
 // Rounds of plan and act: an object, its token and its write are three. More is a plan that does not come to rest.
@@ -348,7 +350,7 @@ export function startVolumes(options: VolumesOptions): Volumes {
   ): Promise<VolumeState> {
     switch (action.kind) {
       case 'checkHostPath':
-        await checkHostPath(action.path, action.type, signal);
+        await answering(`hostPath ${action.path}`, (own) => checkHostPath(action.path, action.type, own), signal);
         return { kind: 'ready', written: undefined };
       case 'makeEmptyDir':
         await makeDirectory(entry, 'kubernetes.io~empty-dir', action.volume, action.medium, action.sizeLimit, signal);
@@ -387,6 +389,17 @@ export function startVolumes(options: VolumesOptions): Volumes {
     const group = fsGroupOf(entry.pod);
     if (group !== undefined) disk.giveToGroup(dir, group, false);
     disk.markReady(ready);
+  }
+
+  /** Gives up on paths that hang: their child is killed, or left behind where it cannot be. */
+  async function answering(what: string, run: (signal: AbortSignal) => Promise<void>, signal: AbortSignal): Promise<void> {
+    using deadline = clock.deadline(signal, pathMs);
+    try {
+      await run(deadline.signal);
+    } catch (error) {
+      if (signal.aborted || !deadline.signal.aborted) throw error;
+      throw new AgentError('DeadlineExceeded', `${what} has not answered for ${pathMs / 1000} s`, { cause: error });
+    }
   }
 
   async function checkHostPath(path: string, type: string, signal: AbortSignal): Promise<void> {
@@ -606,12 +619,12 @@ export function startVolumes(options: VolumesOptions): Volumes {
       });
     };
     try {
-      await mounts.makeSubPathDirectory(base, subPath, signal);
+      await answering(`volume ${volume}`, (own) => mounts.makeSubPathDirectory(base, subPath, own), signal);
     } catch (error) {
       throw failed('create subPath directory', error);
     }
     try {
-      await mounts.bindSubPath(base, subPath, target, signal);
+      await answering(`volume ${volume}`, (own) => mounts.bindSubPath(base, subPath, target, own), signal);
     } catch (error) {
       throw failed('prepare subPath', error);
     }
