@@ -212,7 +212,9 @@ export function reflect<T extends ApiObject, R = T>(options: ReflectOptions<T, R
       try {
         event = JSON.parse(line.toString('utf8'));
       } catch (error) {
-        log.error({ err: messageOf(error), line: line.toString('utf8', 0, 200) }, 'watch event skipped: not JSON');
+        // It may have been any event: reading on would move the version past it. Resumed before it, the server tells it again.
+        const begin = line.toString('utf8', 0, 200);
+        fail(new AgentError('InvalidResponse', `WATCH ${path}: an event is not JSON (${messageOf(error)}): ${begin}`, { cause: error }));
         return;
       }
       const object = event.object;

@@ -216,11 +216,21 @@ test('an object that was replaced under its name while we were away is set, not 
 test('what cannot be understood is skipped, the watch goes on', async () => {
   await using w = await start(['a']);
   await until('connected', () => w.reflector.connected);
-  w.api.sendRaw('/api/v1/pods', 'not json\n{"type":"ADDED"}\n{"type":"ADDED","object":{"metadata":{}}}\n{"type":"NEWS","object":{}}\n');
+  w.api.sendRaw('/api/v1/pods', '{"type":"ADDED"}\n{"type":"ADDED","object":{"metadata":{}}}\n{"type":"NEWS","object":{}}\n');
   w.api.put(pods, { metadata: { name: 'b' } });
   await until('b', () => w.table.has('ns/b'));
-  assert.equal(w.log.filter((line) => line.startsWith('error')).length, 4);
+  assert.equal(w.log.filter((line) => line.startsWith('error')).length, 3);
   assert.equal(w.watches().length, 1);
+});
+
+test('a line that is no JSON may have been any event: the watch resumes before it', async () => {
+  await using w = await start(['a']);
+  await until('connected', () => w.reflector.connected);
+  w.api.sendRaw('/api/v1/pods', '{"type":"ADDED","object":{"metadata":{"name":"b","names\n');
+  w.api.put(pods, { metadata: { name: 'c' } });
+  await until('c', () => w.table.has('ns/c'));
+  assert.equal(w.watches().length, 2);
+  assert.deepEqual(w.events, ['set ns/a', 'set ns/c']);
 });
 
 test('the server away: told once; up again at once when another call gets through', async () => {
