@@ -39,6 +39,8 @@ export interface ServerSettings {
   readonly healthzPort: number;
   readonly tlsMinVersion?: string | undefined;
   readonly tlsCipherSuites?: readonly string[] | undefined;
+  /** Numbers of TLS groups. */
+  readonly tlsCurvePreferences?: readonly number[] | undefined;
   readonly clientCaFile?: string | undefined;
   readonly anonymous: boolean;
   readonly tokenWebhook: boolean;

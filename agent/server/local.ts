@@ -10,7 +10,7 @@ import { containerToRead, hasContainer } from './containers.ts';
 import type { NodeView, ReadContainerLog, StreamingRuntime } from './contracts.ts';
 import type { TrailEvent } from './event-trail.ts';
 import { parseLogOptions } from './log-options.ts';
-import { drained, sendError, sendJson, sendText } from './reply.ts';
+import { drained, maxHeaderSize, sendError, sendJson, sendText } from './reply.ts';
 
 /** What a pod is doing, as the pods room tells it. */
 export interface LocalActivity {
@@ -91,7 +91,7 @@ export async function startLocalServer(options: LocalServerOptions): Promise<Asy
   await rm(socket, { force: true });
   const closing = new AbortController();
   const startedAt = options.clock.wall();
-  const server = createServer((request, response) => {
+  const server = createServer({ maxHeaderSize }, (request, response) => {
     const gone = new AbortController();
     const abort = (): void => gone.abort(new AgentError('Canceled', 'the client has gone'));
     response.once('close', abort);

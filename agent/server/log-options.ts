@@ -17,6 +17,7 @@ export interface RequestError {
   readonly text: string;
 }
 
+const rfc3339 = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$/;
 const undecodable: RequestError = { status: 400, text: '{"message": "Unable to decode query."}' };
 const invalid: RequestError = { status: 422, text: '{"message": "Invalid request."}' };
 
@@ -31,8 +32,7 @@ export function parseLogOptions(query: URLSearchParams, splitStreams: boolean): 
   const sinceSeconds = integer(query.get('sinceSeconds'));
   const sinceTime = query.get('sinceTime') || undefined;
   if (Number.isNaN(tailLines) || Number.isNaN(limitBytes) || Number.isNaN(sinceSeconds)) return { error: undecodable };
-  if (sinceTime !== undefined && (!/^\d{4}-\d{2}-\d{2}T/.test(sinceTime) || Number.isNaN(Date.parse(sinceTime))))
-    return { error: undecodable };
+  if (sinceTime !== undefined && (!rfc3339.test(sinceTime) || Number.isNaN(Date.parse(sinceTime)))) return { error: undecodable };
 
   if (tailLines !== undefined && tailLines < 0) return { error: invalid };
   if (limitBytes !== undefined && limitBytes < 1) return { error: invalid };

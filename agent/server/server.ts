@@ -10,7 +10,7 @@ import { createAuthenticator } from './authenticate.ts';
 import { alwaysAllow, createWebhookAuthorizer } from './authorize.ts';
 import type { ServerOptions } from './contracts.ts';
 import { type Handler, handlerOf, httpMetrics, sendHealthz, urlOf } from './handle.ts';
-import { sendText } from './reply.ts';
+import { maxHeaderSize, sendText } from './reply.ts';
 import { type RouteSwitches, routeOf } from './routes.ts';
 import { tlsSettings } from './tls-options.ts';
 
@@ -22,6 +22,8 @@ export interface Server extends AsyncDisposable {
 }
 
 const caCheckIntervalMs = 10_000;
+// As long as a Go client waits for a handshake. One that has gone in the middle of it would be kept for the two minutes that are Node's default.
+const handshakeTimeoutMs = 10_000;
 const streamingKinds = new Set(['exec', 'attach', 'portForward']);
 
 /**
@@ -64,7 +66,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   let readOnlyPort: number | undefined;
   if (settings.readOnlyPort > 0) {
     const open: RouteSwitches = { ...switches, debugging: false };
-    const server = createHttpServer({ keepAliveTimeout: 90_000 });
+    const server = createHttpServer({ keepAliveTimeout: 90_000, maxHeaderSize });
     attach(server, handlerOf(options, { switches: open, type: 'readonly', http }, closing.signal), open);
     readOnlyPort = await listen(stack, server, settings.address, settings.readOnlyPort);
   }
@@ -99,7 +101,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
 
 async function secureServer(options: ServerOptions): Promise<{ server: HttpsServer } & AsyncDisposable> {
   const { settings, certificate, clock, log } = options;
-  const tls = tlsSettings(settings.tlsMinVersion, settings.tlsCipherSuites);
+  const tls = tlsSettings(settings.tlsMinVersion, settings.tlsCipherSuites, settings.tlsCurvePreferences);
   const readCa = async (file: string): Promise<string> => {
     const pem = await readFile(file, 'utf8');
     if (!pem.includes('-----BEGIN CERTIFICATE-----')) throw new AgentError('Invalid', `no certificate in the client CA file ${file}`);
@@ -117,7 +119,8 @@ async function secureServer(options: ServerOptions): Promise<{ server: HttpsServ
       ...(now === undefined ? {} : { cert: now.certPem, key: now.keyPem }),
       ...(ca === undefined ? {} : { ca }),
       minVersion: tls.minVersion,
-      ...(tls.ciphers === undefined ? {} : { ciphers: tls.ciphers }),
+      ciphers: tls.ciphers,
+      ...(tls.curves === undefined ? {} : { ecdhCurve: tls.curves }),
       // A resumed session would carry the verdict on a client certificate past a change of the CA.
       secureOptions: constants.SSL_OP_NO_TICKET,
     };
@@ -127,6 +130,8 @@ async function secureServer(options: ServerOptions): Promise<{ server: HttpsServ
     // Who shows no certificate, or one of another CA, may still have a token.
     requestCert: ca !== undefined,
     rejectUnauthorized: false,
+    maxHeaderSize,
+    handshakeTimeout: handshakeTimeoutMs,
     keepAliveTimeout: 90_000,
     keepAlive: true,
     keepAliveInitialDelay: 15_000,
@@ -169,6 +174,7 @@ async function secureServer(options: ServerOptions): Promise<{ server: HttpsServ
   };
 }
 
+/** Binds the port. The connections that the server does not know of as its own (in their handshake, or upgraded) end with it too. */
 async function listen(stack: AsyncDisposableStack, server: HttpServer | HttpsServer, host: string, port: number): Promise<number> {
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) => {
@@ -177,11 +183,17 @@ async function listen(stack: AsyncDisposableStack, server: HttpServer | HttpsSer
     });
     server.listen({ host, port }, resolve);
   });
+  const connections = new Set<Socket>();
+  server.on('connection', (socket: Socket) => {
+    connections.add(socket);
+    socket.once('close', () => connections.delete(socket));
+  });
   stack.defer(
     () =>
       new Promise<void>((resolve) => {
         server.close(() => resolve());
         server.closeAllConnections();
+        for (const socket of connections) socket.destroy();
       }),
   );
   return (server.address() as AddressInfo).port;

@@ -13,6 +13,7 @@ export function serverSettings(config: Config): ServerSettings {
     healthzPort: kc.healthzPort,
     tlsMinVersion: kc.tlsMinVersion || undefined,
     tlsCipherSuites: kc.tlsCipherSuites.length > 0 ? kc.tlsCipherSuites : undefined,
+    tlsCurvePreferences: kc.tlsCurvePreferences,
     clientCaFile: kc.authentication.x509?.clientCAFile || undefined,
     anonymous: kc.authentication.anonymous?.enabled === true,
     tokenWebhook: kc.authentication.webhook?.enabled === true && config.kubeconfig !== undefined,

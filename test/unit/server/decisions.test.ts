@@ -103,6 +103,10 @@ test('log options are read and refused as upstream does', () => {
     ['sinceTime=2026-01-02T03:04:05Z', { ...none, sinceTime: '2026-01-02T03:04:05Z' }],
     ['tailLines=x', 400],
     ['sinceTime=noon', 400],
+    // Date.parse takes it, RFC 3339 does not: all lines would be shown.
+    ['sinceTime=2026-01-02T03:04Z', 400],
+    ['sinceTime=2026-01-02T03:04:05', 400],
+    ['sinceTime=2026-01-02T03:04:05.25%2B02:00', { ...none, sinceTime: '2026-01-02T03:04:05.25+02:00' }],
     ['tailLines=-1', 422],
     ['limitBytes=0', 422],
     ['sinceSeconds=0', 422],
@@ -202,8 +206,31 @@ test('healthz', () => {
 });
 
 test('TLS settings in Go names', () => {
-  assert.deepEqual(tlsSettings(undefined, undefined), { minVersion: 'TLSv1.2', ciphers: undefined });
-  assert.deepEqual(tlsSettings('VersionTLS13', ['TLS_AES_128_GCM_SHA256']), { minVersion: 'TLSv1.3', ciphers: undefined });
+  const standard = tlsSettings(undefined, undefined);
+  assert.deepEqual([standard.minVersion, standard.curves], ['TLSv1.2', undefined]);
+  const names = standard.ciphers.split(':');
+  assert.ok(names.includes('TLS_AES_128_GCM_SHA256') && names.includes('ECDHE-RSA-AES128-GCM-SHA256'));
+  assert.deepEqual(
+    names.filter((name) => !/^TLS_|^ECDHE-/.test(name)),
+    [],
+    'without forward secrecy no session, as with Go',
+  );
+  assert.deepEqual(tlsSettings('VersionTLS13', ['TLS_AES_128_GCM_SHA256']), {
+    minVersion: 'TLSv1.3',
+    ciphers: standard.ciphers,
+    curves: undefined,
+  });
+  assert.match(tlsSettings('', ['TLS_RSA_WITH_AES_128_CBC_SHA256']).ciphers, /:AES128-SHA256$/);
+  assert.equal(tlsSettings('', [], [4588, 29, 23]).curves, 'X25519MLKEM768:X25519:P-256');
+  for (const [curves, problem] of [
+    [[0], 'curve preference 0 is out of range'],
+    [[29, 29], 'duplicate curve preference 29'],
+    [[30], 'curve preference 30 is not supported'],
+  ] as const)
+    assert.throws(
+      () => tlsSettings('', [], curves),
+      (e) => hasCode(e, 'Invalid') && e.message.includes(problem),
+    );
   assert.match(tlsSettings('', ['TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256']).ciphers ?? '', /:ECDHE-RSA-AES128-GCM-SHA256$/);
   assert.throws(
     () => tlsSettings('TLS1', undefined),

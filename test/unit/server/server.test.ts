@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer, request as httpRequest, type IncomingHttpHeaders } from 'node:http';
 import { request as httpsRequest } from 'node:https';
-import type { AddressInfo, Socket } from 'node:net';
+import { type AddressInfo, connect as connectTcp, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
@@ -392,6 +392,25 @@ test('the minimal TLS version holds', async () => {
   assert.equal((await get(s.server.port, '/healthz')).status, 200);
 });
 
+test('only the curves that are configured are spoken', async () => {
+  await using s = await start({ settings: { tlsCurvePreferences: [24] } });
+  const ask = (ecdhCurve: string) => connect({ host: '127.0.0.1', port: s.server.port, ca: read('ca.crt'), ecdhCurve });
+  await assert.rejects(once(ask('X25519'), 'secureConnect'), /handshake failure|alert/);
+  const socket = ask('P-384');
+  await once(socket, 'secureConnect');
+  socket.destroy();
+});
+
+test('who only knocks does not hold up the end of the server', { timeout: 10_000 }, async () => {
+  const s = await start();
+  // As a load balancer's check of the port does, and as one that never says anything.
+  const knocks = [1, 2].map(() => connectTcp(s.server.port, '127.0.0.1'));
+  await Promise.all(knocks.map((knock) => once(knock, 'connect')));
+  knocks[0]?.end();
+  assert.equal((await get(s.server.port, '/healthz')).status, 200, 'the knocks have been accepted too');
+  await s[Symbol.asyncDispose]();
+});
+
 test('healthz and read-only ports', async () => {
   const freePorts = await Promise.all([freePort(), freePort()]);
   await using s = await start({ settings: { healthzPort: freePorts[0]!, readOnlyPort: freePorts[1]! } });
@@ -519,6 +538,16 @@ test('the runtime ends first; a broken side breaks the other', async () => {
   const broken = await upgrade(s.server.port, execPath);
   broken.socket.destroy();
   if (!runtimeSide?.readableEnded) await once(runtimeSide as Duplex, 'end');
+});
+
+test('exec: a command as long as any other server of Kubernetes takes', async () => {
+  await using s = await start();
+  // kubectl puts the whole command into the query: `kubectl exec web -- sh -c "$(cat script)"`.
+  const script = 'x'.repeat(200_000);
+  const stream = await upgrade(s.server.port, `/exec/default/web/c?output=1&command=sh&command=-c&command=${script}`);
+  assert.match(stream.head, /^HTTP\/1\.1 101 /);
+  assert.deepEqual((s.calls[0] as { cmd: string[] }).cmd, ['sh', '-c', script]);
+  stream.socket.destroy();
 });
 
 test('attach takes the terminal from the spec, port-forward the sandbox; a WebSocket goes the same way', async () => {
