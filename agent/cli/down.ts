@@ -117,7 +117,7 @@ async function endPods(signal: AbortSignal): Promise<void> {
     }
   } catch (error) {
     // It crashes or hangs: nothing is left to ask, and the clearing up kills.
-    if (!hasCode(error, 'Unavailable')) throw error;
+    if (!hasCode(error, 'Unavailable', 'DeadlineExceeded')) throw error;
   }
 }
 
@@ -127,6 +127,8 @@ async function otherAgentAnswers(signal: AbortSignal): Promise<boolean> {
     return true;
   } catch (error) {
     if (hasCode(error, 'Unavailable')) return false;
+    // It hangs, but it is there.
+    if (hasCode(error, 'DeadlineExceeded')) return true;
     throw error;
   }
 }

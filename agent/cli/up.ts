@@ -114,7 +114,7 @@ async function start(wanted: string | undefined, progress: Progress, signal: Abo
     await stopProcess(state.agent, 20_000, clock, signal);
     await progress.step(
       'start the agent',
-      async () => keep({ agent: await startAgent(manifests, signal) }),
+      () => startAgent(manifests, (started) => keep({ agent: started }), signal),
       () => `manifests from ${manifests}`,
     );
   }
@@ -208,7 +208,8 @@ export function standaloneConfig(manifests: string): Record<string, unknown> {
 const agentDeadlineMs = 60_000;
 const pollMs = 100;
 
-async function startAgent(manifests: string, signal: AbortSignal): Promise<Tracked> {
+/** Resolves when the agent answers; `started` is told before, so that whatever happens meanwhile, the next `up` and `down` know it for ours. */
+async function startAgent(manifests: string, started: (agent: Tracked) => void, signal: AbortSignal): Promise<void> {
   await mkdir(standalone.kubeletRoot, { recursive: true });
   await writeFile(standalone.kubeletConfig, stringify(standaloneConfig(manifests)), { mode: 0o600 });
   // As this command was started: by the launcher, with what it has found to weigh least.
@@ -222,11 +223,12 @@ async function startAgent(manifests: string, signal: AbortSignal): Promise<Track
     logFile: standalone.agentLog,
     cgroupProcs: await ensureDaemonCgroup('agent', clock, signal),
   });
+  started(tracked);
   const giveUpAt = clock.mono() + agentDeadlineMs;
   for (;;) {
     try {
       await agent.status(signal, localSocket());
-      return tracked;
+      return;
     } catch (error) {
       if (!hasCode(error, 'Unavailable')) throw error;
     }

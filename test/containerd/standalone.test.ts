@@ -1,6 +1,7 @@
 // `keelson up`, as a person uses it: a containerd and an agent on this very machine, from nothing to curl, and back to nothing.
 import assert from 'node:assert/strict';
-import { type ExecFileException, execFile, execFileSync } from 'node:child_process';
+import { type ExecFileException, execFile, execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { cpSync, existsSync, globSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -191,4 +192,26 @@ test('down after everything was killed leaves nothing either', { timeout: 120_00
     shims.filter((socket) => existsSync(socket)),
     [],
   );
+});
+
+/** The agents of a standalone node. */
+const agents = (): string[] =>
+  readdirSync('/proc').filter((pid) => /^\d+$/.test(pid) && /main\.ts\0run\0.*\/keelson\/standalone\/kubelet\.yaml/.test(commandOf(pid)));
+
+test('up that is broken off while the agent starts: the next one goes on, and down takes away all', { timeout: 240_000 }, async (t) => {
+  t.after(() => keelson('down'));
+  const before = inventory();
+  const first = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', join(repository, 'agent/main.ts'), 'up'], {
+    stdio: 'ignore',
+  });
+  const broken = once(first, 'close');
+  await waitFor('the agent to start', 120_000, () => (agents().length > 0 ? true : undefined), 20);
+  first.kill('SIGINT');
+  await broken;
+  const again = await keelson('up');
+  assert.equal(again.code, 0, again.out);
+  assert.equal(agents().length, 1);
+  const ended = await keelson('down');
+  assert.equal(ended.code, 0, ended.out);
+  assert.deepEqual(inventory(), before);
 });

@@ -1,4 +1,5 @@
 import { type IncomingMessage, request } from 'node:http';
+import { systemClock } from '../../base/clock.ts';
 import { AgentError } from '../../base/errors.ts';
 import type { LocalStatus, LocalWhy } from '../../server/local.ts';
 import { socketToAsk } from './paths.ts';
@@ -31,16 +32,31 @@ async function textOf(response: IncomingMessage): Promise<string> {
   return Buffer.concat(chunks).toString('utf8');
 }
 
-async function json<T>(method: 'GET' | 'POST', path: string, signal: AbortSignal, socketPath?: string): Promise<T> {
-  return JSON.parse(await textOf(await askAgent(method, path, signal, socketPath))) as T;
+// What it knows it tells at once; only a machine that is very busy makes it slow.
+const answerWithinMs = 30_000;
+
+/** Asks for what the agent knows. Throws AgentError DeadlineExceeded besides, for an agent that hangs. */
+async function json<T>(method: 'GET' | 'POST', path: string, signal: AbortSignal, socketPath = socketToAsk()): Promise<T> {
+  using deadline = systemClock.deadline(signal, answerWithinMs);
+  try {
+    return JSON.parse(await textOf(await askAgent(method, path, deadline.signal, socketPath))) as T;
+  } catch (error) {
+    if (signal.aborted || !deadline.signal.aborted) throw error;
+    throw new AgentError(
+      'DeadlineExceeded',
+      `the agent on ${socketPath} has not answered within ${answerWithinMs / 1000} s: it hangs, or this machine is overloaded`,
+      { cause: error },
+    );
+  }
 }
 
 /** The questions to an agent; without a socket to the one that commands are about. */
 export const agent = {
   status: (signal: AbortSignal, socketPath?: string): Promise<LocalStatus> => json('GET', '/status', signal, socketPath),
   why: (pod: PodName, signal: AbortSignal): Promise<LocalWhy> => json('GET', `/why/${pathOf(pod)}`, signal),
-  exec: (pod: PodName, container: string, query: URLSearchParams, signal: AbortSignal): Promise<{ url: string }> =>
-    json('POST', `/exec/${pathOf(pod)}/${encodeURIComponent(container)}?${query}`, signal),
+  /** Waits for the runtime, however long it takes. */
+  exec: async (pod: PodName, container: string, query: URLSearchParams, signal: AbortSignal): Promise<{ url: string }> =>
+    JSON.parse(await textOf(await askAgent('POST', `/exec/${pathOf(pod)}/${encodeURIComponent(container)}?${query}`, signal))),
   drain: (signal: AbortSignal, socketPath: string): Promise<object> => json('POST', '/drain', signal, socketPath),
 };
 

@@ -1,12 +1,14 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { hasCode } from '../../../agent/base/errors.ts';
 import { parseExecArguments } from '../../../agent/cli/exec.ts';
-import { parsePodName } from '../../../agent/cli/local/client.ts';
+import { agent, parsePodName } from '../../../agent/cli/local/client.ts';
 import { containerdConfig, whyNotUp } from '../../../agent/cli/local/containerd.ts';
 import {
   describeStatus,
@@ -23,6 +25,7 @@ import { chooseSubnet } from '../../../agent/cli/local/network.ts';
 import { parseContainerdVersion } from '../../../agent/cli/local/packages.ts';
 import { podNews } from '../../../agent/cli/local/progress.ts';
 import { writeTar } from '../../../agent/cli/local/tar.ts';
+import { parseLogsArguments } from '../../../agent/cli/logs.ts';
 import { nextCommands, standaloneConfig } from '../../../agent/cli/up.ts';
 import { loadConfig } from '../../../agent/config/config.ts';
 import type { PodStatus } from '../../../agent/model/generated/api.ts';
@@ -232,6 +235,55 @@ test('exec takes flags before the command and leaves those behind it alone', () 
       () => parseExecArguments(wrong),
       (error) => hasCode(error, 'Usage'),
     );
+});
+
+test('logs: flags become a query, and what makes no sense is told by its flag', () => {
+  const queryOf = (...args: string[]) => String(parseLogsArguments(args)?.query);
+  assert.equal(queryOf('web'), '');
+  assert.equal(
+    queryOf('-f', '-p', '--timestamps', '--tail=0', '--limit-bytes', '10', 'web'),
+    'follow=true&previous=true&timestamps=true&tailLines=0&limitBytes=10',
+  );
+  assert.equal(queryOf('--since', '1m0.2s', '--tail=-1', 'web'), 'sinceSeconds=61');
+  assert.equal(queryOf('--since=0s', '--since-time=2026-01-02T03:04:05Z', 'web'), 'sinceTime=2026-01-02T03%3A04%3A05Z');
+  assert.equal(parseLogsArguments(['web', 'side'])?.container, 'side');
+  assert.equal(parseLogsArguments(['-h']), undefined);
+  for (const [args, word] of [
+    [[], 'name one pod'],
+    [['web', 'side', 'more'], 'name one pod'],
+    [['--tail', 'ten', 'web'], '--tail'],
+    [['--tail=-2', 'web'], '--tail'],
+    [['--limit-bytes', '0', 'web'], '--limit-bytes'],
+    [['--since', '5', 'web'], '--since'],
+    [['--since=-5m', 'web'], '--since'],
+    [['--since-time', 'noon', 'web'], '--since-time'],
+    [['--since', '5m', '--since-time', '2026-01-02T03:04:05Z', 'web'], '--since-time'],
+  ] as const)
+    assert.throws(
+      () => parseLogsArguments(args),
+      (error) => hasCode(error, 'Usage') && error.message.includes(word),
+      args.join(' '),
+    );
+});
+
+test('an agent that hangs is told, and waited for no longer than half a minute', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  const folder = mkdtempSync(join(tmpdir(), 'hung-'));
+  const socket = join(folder, 'socket');
+  const server = createServer();
+  try {
+    const asked = once(server, 'request');
+    await new Promise<void>((resolve) => server.listen(socket, resolve));
+    const answer = agent.status(new AbortController().signal, socket);
+    answer.catch(() => undefined);
+    await asked;
+    t.mock.timers.tick(30_000);
+    await assert.rejects(answer, (error) => hasCode(error, 'DeadlineExceeded') && error.message.includes(socket));
+  } finally {
+    server.closeAllConnections();
+    server.close();
+    rmSync(folder, { recursive: true });
+  }
 });
 
 test('exit codes of streams', () => {
