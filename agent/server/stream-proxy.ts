@@ -21,12 +21,14 @@ export interface ProxyOptions {
   readonly signal: AbortSignal;
   /** Ends the stream at any time. */
   readonly closing: AbortSignal;
+  /** How long a side may stay after the other has ended; default 30 s. */
+  readonly lingerMs?: number | undefined;
 }
 
 // Not for the runtime: our client's credentials, and what belongs to its connection with us.
 const dropped = new Set(['host', 'authorization', 'sec-websocket-protocol', 'content-length', 'transfer-encoding']);
 
-const lingerMs = 30_000;
+const defaultLingerMs = 30_000;
 
 /**
  * Passes an upgrade request (SPDY or WebSocket: the bytes are not looked at) on to the runtime's streaming server, and the streams after it in both directions,
@@ -120,6 +122,7 @@ async function refuse(answer: IncomingMessage, response: ServerResponse): Promis
  * come from it, and then an end: a runtime that closes with something of the client's unread breaks the connection, right after the output.
  */
 async function passThrough(a: Duplex, b: Duplex, options: ProxyOptions): Promise<void> {
+  const { lingerMs = defaultLingerMs } = options;
   const closeBoth = (): void => {
     a.destroy();
     b.destroy();
@@ -137,8 +140,12 @@ async function passThrough(a: Duplex, b: Duplex, options: ProxyOptions): Promise
     if (options.idleTimeoutMs > 0 && side instanceof Socket) side.setTimeout(options.idleTimeoutMs, closeBoth);
     const letGo = (): void => {
       if (!other.writableEnded) other.end();
-      // Whoever keeps its half open after that would hold the connection for hours.
-      if (other instanceof Socket) other.setTimeout(lingerMs, closeBoth);
+      // Whoever has been given all and keeps its half open would hold the connection for hours; whoever is slow to take the last of it may be.
+      const linger = (): void => {
+        if (other instanceof Socket) other.setTimeout(lingerMs, closeBoth);
+      };
+      if (other.writableFinished || other.destroyed) linger();
+      else other.once('finish', linger);
     };
     side.once('close', () => {
       letGo();

@@ -401,10 +401,13 @@ test('only the curves that are configured are spoken', async () => {
   socket.destroy();
 });
 
-test('who only knocks does not hold up the end of the server', { timeout: 10_000 }, async () => {
+test('who only knocks does not hold up the end of the server', { timeout: 10_000 }, async (t) => {
   const s = await start();
   // As a load balancer's check of the port does, and as one that never says anything.
   const knocks = [1, 2].map(() => connectTcp(s.server.port, '127.0.0.1'));
+  t.after(() => {
+    for (const knock of knocks) knock.destroy();
+  });
   await Promise.all(knocks.map((knock) => once(knock, 'connect')));
   knocks[0]?.end();
   assert.equal((await get(s.server.port, '/healthz')).status, 200, 'the knocks have been accepted too');

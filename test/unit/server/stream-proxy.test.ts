@@ -59,3 +59,40 @@ test('the output of a runtime that closes with something unread reaches a client
   runtime.close();
   proxy.close();
 });
+
+test('a client that is slow to take the last of the output gets all of it; one that keeps its half open after that does not stay', async (t) => {
+  const runtime = createServer().on('upgrade', (_request: IncomingMessage, socket: Duplex) => {
+    socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n');
+    socket.end('all of it');
+  });
+  const runtimePort = await listening(runtime);
+  const never = new AbortController().signal;
+  let proxied: Promise<void> | undefined;
+  const proxy = createServer().on('upgrade', (request: IncomingMessage, socket: Socket, head: Buffer) => {
+    const response = new ServerResponse(request);
+    response.assignSocket(socket);
+    // As while its buffers are full: `kubectl exec … | less`.
+    const write = socket._write.bind(socket);
+    socket._write = (chunk, encoding, callback) =>
+      void setTimeout(() => write(chunk, encoding, callback), String(chunk).includes('all of it') ? 500 : 0);
+    const url = `http://127.0.0.1:${runtimePort}/exec`;
+    const options = { url, idleTimeoutMs: 0, signal: never, closing: never, lingerMs: 100 };
+    proxied = proxyUpgrade(request, response, { socket, head }, options);
+  });
+  const socket = connect({ port: await listening(proxy), host: '127.0.0.1', allowHalfOpen: true });
+  t.after(() => {
+    socket.destroy();
+    runtime.close();
+    proxy.close();
+  });
+  socket.write('GET /exec HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n');
+  let received = '';
+  socket
+    .on('error', () => undefined)
+    .on('data', (chunk: Buffer) => {
+      received += chunk.toString('latin1');
+    });
+  await new Promise<void>((resolve) => socket.once('end', resolve).once('close', resolve));
+  assert.match(received, /\r\n\r\nall of it$/);
+  await proxied;
+});
