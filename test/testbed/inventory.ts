@@ -134,12 +134,14 @@ export const takeInventory = async (name: string, node: string): Promise<Invento
 /**
  * True for what containerd no longer knows of: shims and runc's notes of its containers, and network namespaces when no container but those before is
  * left that could have one. It loses the first when its caller goes away in the middle of a start ("cleaning up dead shim", and the shim lives on: with
- * upstream's kubelet here, eighteen and more are left), and all of them when it is ended itself while it makes a sandbox.
+ * upstream's kubelet here, eighteen and more are left), and all of them when it is ended itself while it makes a sandbox. A task's folder is called `.ID`
+ * while containerd removes it, and is never looked at again when it is ended itself meanwhile (its atomicDelete, and loadTasks, which skips such names).
  */
 export const isLostByRuntime = (line: string, before: Inventory, now: Inventory): boolean => {
   const id =
     /^process left behind: \S+\/containerd-shim-runc-v2 -namespace k8s\.io -id ([0-9a-f]{64}) /.exec(line)?.[1] ??
-    /^file of the runtime left behind: \S+\/containerd-state\/runc\/k8s\.io\/([0-9a-f]{64})$/.exec(line)?.[1];
+    /^file of the runtime left behind: \S+\/containerd-state\/runc\/k8s\.io\/([0-9a-f]{64})$/.exec(line)?.[1] ??
+    /^file of the runtime left behind: \S+\/io\.containerd\.runtime\.v2\.task\/k8s\.io\/\.([0-9a-f]{64})$/.exec(line)?.[1];
   if (id !== undefined) return now.get('container')?.has(`k8s.io/${id}`) === false;
   const isNetns =
     /^(network namespace|file of the runtime) left behind: \S+\/io\.containerd\.grpc\.v1\.cri\/netns\/cni-[0-9a-f-]{36}( \(nsfs\))?$/;
