@@ -156,6 +156,7 @@ export interface PlanInput {
 // The shortest time a container gets between its stop signal and SIGKILL (pkg/kubelet/kuberuntime minimumGracePeriodInSeconds).
 export const minimumGraceSeconds = 2;
 
+const unknownMessage = 'Container is in "unknown" state, try killing it before restart';
 const sandboxChanged = 'Pod sandbox changed, it will be killed and re-created.';
 
 // How often a pod that waits for the node's network looks whether it is there.
@@ -467,7 +468,7 @@ function planStart(input: PlanInput, runtime: RuntimePod, sandboxId: string, sta
   const { pod, work, now } = input;
   const { container, kind } = start;
   const latest = latestContainer(runtime, container.name);
-  if (runtime.containers.some((c) => c.name === container.name && (c === latest ? c.state === 'running' : mayStillRun(c)))) {
+  if (runtime.containers.some((c) => c.name === container.name && (c === latest ? c.state === 'running' : isInTheWay(work, c)))) {
     draft.wait(container.name, 'an older instance of it is being stopped');
     return;
   }
@@ -475,15 +476,7 @@ function planStart(input: PlanInput, runtime: RuntimePod, sandboxId: string, sta
     // Whether it runs is not known, or its start was cut short: end it before another is made, so that there are never two.
     if (work.inFlight.has(`start:${container.name}`)) return;
     if (latest.state === 'unknown') {
-      stopContainer(
-        input,
-        draft,
-        container,
-        latest,
-        graceOf(pod, undefined),
-        'Unknown',
-        `Container is in "unknown" state, try killing it before restart`,
-      );
+      stopContainer(input, draft, container, latest, graceOf(pod, undefined), 'Unknown', unknownMessage);
       return;
     }
     removeContainer(input, draft, latest.id);
@@ -578,8 +571,8 @@ function containersToKill(input: PlanInput, runtime: RuntimePod, resize: Resize)
     const latest = latestContainer(runtime, container.name);
     // Two of a name never run beside each other, whatever made them.
     for (const older of runtime.containers) {
-      if (older.name !== container.name || older === latest || !mayStillRun(older)) continue;
-      const message = `Stopping container ${container.name}: a newer instance of it exists`;
+      if (older.name !== container.name || older === latest || !isInTheWay(input.work, older)) continue;
+      const message = older.state === 'unknown' ? unknownMessage : `Stopping container ${container.name}: a newer instance of it exists`;
       kills.push({ container, latest: older, reason: 'Superseded', message, graceSeconds: graceOf(pod, undefined), comesBack: false });
     }
     if (latest === undefined || !mayStillRun(latest)) continue;
@@ -614,6 +607,11 @@ function containersToKill(input: PlanInput, runtime: RuntimePod, resize: Resize)
 
 function mayStillRun({ state }: RuntimeContainer): boolean {
   return state === 'running' || state === 'unknown';
+}
+
+/** An instance that another must not run beside. One of unknown state that the runtime will not let go, however often it is told, never ran. */
+function isInTheWay(work: PodWork, instance: RuntimeContainer): boolean {
+  return mayStillRun(instance) && !(instance.state === 'unknown' && staysBehind(work, instance.id));
 }
 
 /** Seconds a container gets to end: the deletion's, else the probe's, else the pod's. */

@@ -182,6 +182,20 @@ const cases: Case[] = [
     actions: ['stop a 30'],
   },
   {
+    name: 'one of unknown state that the runtime does not let go, however often it is told, is gone round',
+    input: {
+      runtime: runtimePod(
+        [sandbox()],
+        [instance('a', { id: 'a-1', restartCount: 1, state: 'exited' }), instance('a', { state: 'unknown' })],
+      ),
+      work: {
+        images: new Map([['a', { attempt: 2, image: 'a:1', imageRef: 'r' }]]),
+        stuck: new Map([['a-0', { reason: 'Unknown', message: 'no', retryAt: 0, tries: 6 }]]),
+      },
+    },
+    actions: ['start a#2'],
+  },
+  {
     name: 'a container that runs in a sandbox that died is stopped',
     input: {
       runtime: runtimePod([sandbox({ id: 's1', attempt: 1 }), sandbox({ ready: false })], [instance('a')]),
