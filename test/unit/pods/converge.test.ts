@@ -250,7 +250,8 @@ function step(w: World): PodAction[] {
       const latest = latestContainer(w.runtime, init.name);
       return isSidecar(init) ? latest?.state !== 'running' : latest?.state !== 'exited' || latest.exitCode !== 0;
     });
-    const beginsAnew = last === 'Running' && phase === 'Pending' && initialises;
+    const beginsAnew =
+      last === 'Running' && phase === 'Pending' && (initialises || isRestartingAll(w.pod, w.runtime) || w.work.resets.size > 0);
     assert.ok((rank[phase] ?? 0) >= (rank[last] ?? 0) || beginsAnew, `phase went from ${last} to ${phase}`);
   }
   w.phases.push(phase);
