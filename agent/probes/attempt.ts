@@ -1,6 +1,6 @@
 import { request as httpRequest, type IncomingMessage, type RequestOptions } from 'node:http';
 import { request as httpsRequest } from 'node:https';
-import { connect } from 'node:net';
+import { connect, isIP } from 'node:net';
 import { Client, credentials } from '@grpc/grpc-js';
 import type { ExecSyncRequest, ExecSyncResponse } from '../../cri-protos/generated/cri.ts';
 import type { Clock } from '../base/clock.ts';
@@ -71,7 +71,7 @@ export async function httpAttempt(target: HttpTarget, timeoutMs: number, clock: 
   using deadline = clock.deadline(signal, timeoutMs);
   let at: HttpTarget = target;
   for (let hops = 0; ; hops++) {
-    let answer: { response: IncomingMessage; body: string };
+    let answer: Answer;
     try {
       answer = await exchange(at, deadline.signal);
     } catch (error) {
@@ -83,6 +83,13 @@ export async function httpAttempt(target: HttpTarget, timeoutMs: number, clock: 
       if (hops + 1 >= maxRedirects) return { kind: 'failure', message: `Get "${next.url}": stopped after ${maxRedirects} redirects` };
       at = next;
       continue;
+    }
+    // As upstream: an answer that began well and was not told to its end says nothing.
+    if (answer.broken !== undefined) {
+      const why = deadline.signal.aborted
+        ? 'context deadline exceeded (Client.Timeout or context cancellation while reading body)'
+        : bodyErrorText(answer.broken);
+      return { kind: 'error', message: why };
     }
     if (status >= 200 && status < 300) return { kind: 'success' };
     if (status >= 300 && status < 400) return { kind: 'warning', message: `Probe terminated redirects, Response body: ${answer.body}` };
@@ -99,6 +106,11 @@ function httpErrorText(error: unknown, at: HttpTarget, signal: AbortSignal): str
   if (code === 'ECONNRESET') return `read tcp ${joinHostPort(at.host, at.port)}: read: connection reset by peer`;
   if (code in dialErrors || code === 'ENOTFOUND') return dialText(error, at.host, at.port);
   return messageOf(error);
+}
+
+function bodyErrorText(error: unknown): string {
+  // Node's words for a connection that ended before the announced length.
+  return messageOf(error) === 'aborted' ? 'unexpected EOF' : messageOf(error);
 }
 
 /** Where an answer sends us, by the same rules as Go's client: 301, 302, 303, 307 and 308 with a Location. */
@@ -125,7 +137,15 @@ function redirectOf(status: number, response: IncomingMessage, at: HttpTarget): 
   };
 }
 
-function exchange(target: HttpTarget, signal: AbortSignal): Promise<{ response: IncomingMessage; body: string }> {
+interface Answer {
+  readonly response: IncomingMessage;
+  readonly body: string;
+  /** What kept the body from being read to its end. */
+  readonly broken?: unknown;
+}
+
+/** The head of the answer and as much of its body as counts. Rejects when there is no head. */
+function exchange(target: HttpTarget, signal: AbortSignal): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const options: RequestOptions = {
       host: target.host,
@@ -137,23 +157,38 @@ function exchange(target: HttpTarget, signal: AbortSignal): Promise<{ response: 
       signal,
       setHost: false,
       maxHeaderSize: 1024 * 1024,
+      // Go's parser is as lenient: a shell script that answers `HTTP/1.1 200 OK\n\n` is a server.
+      insecureHTTPParser: true,
     };
-    const request = target.secure ? httpsRequest({ ...options, rejectUnauthorized: false, servername: '' }) : httpRequest(options);
-    request.on('error', reject);
+    // A name is told to the server (SNI), an address is not: as Go does.
+    const servername = isIP(target.host) === 0 ? target.host : '';
+    const request = target.secure ? httpsRequest({ ...options, rejectUnauthorized: false, servername }) : httpRequest(options);
+    let received: IncomingMessage | undefined;
+    const chunks: Buffer[] = [];
+    let length = 0;
+    const done = (broken?: unknown): void => {
+      if (received === undefined) reject(broken);
+      else resolve({ response: received, body: Buffer.concat(chunks).subarray(0, maxOutputBytes).toString('utf8'), broken });
+      request.destroy();
+    };
+    // More than the head announced (a body after 204, say) is a mistake that Go's client does not look at: the answer was complete.
+    const fail = (error: NodeJS.ErrnoException): void => done(received !== undefined && error.code?.startsWith('HPE_') ? undefined : error);
+    request.on('error', fail);
+    // Node has no other word for 101: without a listener it drops the connection and tells nobody.
+    request.on('upgrade', (response, socket) => {
+      received = response;
+      socket.destroy();
+      done();
+    });
     request.on('response', (response) => {
-      const chunks: Buffer[] = [];
-      let length = 0;
-      const done = (): void => {
-        resolve({ response, body: Buffer.concat(chunks).subarray(0, maxOutputBytes).toString('utf8') });
-        request.destroy();
-      };
+      received = response;
       response.on('data', (chunk: Buffer) => {
         chunks.push(chunk);
         length += chunk.length;
         if (length >= maxOutputBytes) done();
       });
-      response.on('end', done);
-      response.on('error', reject);
+      response.on('end', () => done());
+      response.on('error', fail);
     });
     request.end();
   });

@@ -1,10 +1,15 @@
-/** Places for work of which only so much may run at once; who comes first is served first. */
+import type { Clock } from '../base/clock.ts';
+
+/**
+ * Places for work of which only so much may begin at once; who comes first is served first. Work holds its place for `holdMs` at most: what takes longer
+ * waits for something itself, and ten commands that hang must not keep everybody else's from being run.
+ */
 export interface Budget {
   /** Runs `work` once a place is free. Rejects with the signal's reason when that aborts while waiting. */
   run<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T>;
 }
 
-export function createBudget(places: number): Budget {
+export function createBudget(places: number, holdMs: number, clock: Clock): Budget {
   let free = places;
   const waiting = new Set<() => void>();
   const release = (): void => {
@@ -33,10 +38,16 @@ export function createBudget(places: number): Budget {
           signal.addEventListener('abort', onAbort, { once: true });
         });
       }
+      let held = true;
+      const leave = (): void => {
+        if (held) release();
+        held = false;
+      };
+      using _timer = clock.after(holdMs, leave);
       try {
         return await work();
       } finally {
-        release();
+        leave();
       }
     },
   };

@@ -52,7 +52,7 @@ export interface ProbesOptions {
   readonly observe?:
     | ((target: ProbeTarget, kind: ProbeKind, result: 'successful' | 'failed' | 'unknown', seconds: number) => void)
     | undefined;
-  /** How many commands run in containers at once; default 10. */
+  /** How many commands in containers may be about to begin at once; default 10. */
   readonly execConcurrency?: number | undefined;
   /** In [0, 1); injected for tests. */
   readonly random?: (() => number) | undefined;
@@ -66,6 +66,8 @@ export interface Probes extends AsyncDisposable {
 // A probe that could not be carried out is tried so often before the attempt is given up (kubelet's maxProbeRetries).
 const attemptsOnError = 3;
 const defaultExecConcurrency = 10;
+// To begin a command is what costs the runtime; most are over within this.
+const execHoldMs = 1000;
 const userAgent = 'kube-probe/1.36';
 const titles: Readonly<Record<ProbeKind, string>> = { startup: 'Startup', readiness: 'Readiness', liveness: 'Liveness' };
 
@@ -86,7 +88,7 @@ export function startProbes(options: ProbesOptions): Probes {
   const remembered = new Map(options.journal?.entries() ?? []);
   const instances = new Map<string, Instance>();
   const byPod = new Map<string, Set<string>>();
-  const execs = createBudget(options.execConcurrency ?? defaultExecConcurrency);
+  const execs = createBudget(options.execConcurrency ?? defaultExecConcurrency, execHoldMs, clock);
 
   const loop = startLoop({ name: 'probes', clock, log, signal: options.signal, run: runProbe });
 

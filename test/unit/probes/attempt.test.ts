@@ -3,6 +3,7 @@ import { createServer, type RequestListener } from 'node:http';
 import { createServer as createHttpsServer } from 'node:https';
 import { type AddressInfo, createServer as createTcpServer, type Server } from 'node:net';
 import { test } from 'node:test';
+import type { TLSSocket } from 'node:tls';
 import * as grpc from '@grpc/grpc-js';
 import { systemClock } from '../../../agent/base/clock.ts';
 import { AgentError } from '../../../agent/base/errors.ts';
@@ -93,6 +94,56 @@ test('http: statuses, redirects and what goes wrong', async () => {
   await get(port, '/201', { httpHeaders: [{ name: 'Host', value: 'example.com' }] });
   assert.deepEqual(seen['/200'], { host: `127.0.0.1:${port}`, 'user-agent': 'kube-probe/1.36', accept: '*/*', connection: 'close' });
   assert.equal((seen['/201'] as { host: string }).host, 'example.com');
+});
+
+test('http: answers of simple and of sloppy servers count as with a Go client', async () => {
+  const good = { kind: 'success' };
+  const table: [string, object, string][] = [
+    ['lines that end in LF alone', good, 'HTTP/1.1 200 OK\n\nhello'],
+    ['more than was announced', good, 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhello'],
+    ['a body after 204', good, 'HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\nok'],
+    ['a length and chunks', good, 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n'],
+    ['a folded header', good, 'HTTP/1.1 200 OK\r\nX-A: a\r\n b\r\nContent-Length: 0\r\n\r\n'],
+    ['early hints', good, 'HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n'],
+    ['an offer to upgrade', good, 'HTTP/1.1 200 OK\r\nConnection: upgrade\r\nUpgrade: h2\r\nContent-Length: 2\r\n\r\nok'],
+    [
+      'an upgrade',
+      { kind: 'failure', message: 'HTTP probe failed with statuscode: 101' },
+      'HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n',
+    ],
+    ['less than was announced', { kind: 'error', message: 'unexpected EOF' }, 'HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhello'],
+  ];
+  for (const [name, expected, text] of table) {
+    await using server = await listening(
+      createTcpServer((socket) => void socket.on('error', () => undefined).once('data', () => socket.end(text))),
+    );
+    assert.deepEqual(await get(server.port, '/'), expected, name);
+  }
+});
+
+test('http: a body that does not end says nothing about the container', async () => {
+  const text = 'HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: x\n\n';
+  await using server = await listening(
+    createTcpServer((socket) => void socket.on('error', () => undefined).once('data', () => socket.write(text))),
+  );
+  assert.deepEqual(await get(server.port, '/', {}, 100), {
+    kind: 'error',
+    message: 'context deadline exceeded (Client.Timeout or context cancellation while reading body)',
+  });
+});
+
+test('https: a host name is told to the server, an address is not', async () => {
+  using ca = makeCa();
+  const { cert, key } = ca.issue({ commonName: 'elsewhere' });
+  const names: unknown[] = [];
+  const server = createHttpsServer({ cert, key }, (request, response) => {
+    names.push((request.socket as TLSSocket).servername);
+    response.writeHead(200).end();
+  });
+  await using listener = await listening(server);
+  for (const host of ['localhost', '127.0.0.1'])
+    assert.deepEqual(await get(listener.port, '/', { scheme: 'HTTPS', host }), { kind: 'success' });
+  assert.deepEqual(names, ['localhost', false]);
 });
 
 test('https: whatever the certificate', async () => {

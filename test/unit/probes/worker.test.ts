@@ -216,6 +216,20 @@ test('an answer about an instance that has ended meanwhile is dropped; commands 
   for (const go of held.splice(0)) go();
 });
 
+test('commands that hang do not keep the others from being run', async () => {
+  const s = setup({ options: { execConcurrency: 2 } });
+  s.answerWith(({ container_id }) => (container_id?.startsWith('hangs') ? new Promise(() => undefined) : { exit_code: 0 }));
+  for (const uid of ['hangs1', 'hangs2', 'w']) {
+    const pod = podOf({ readinessProbe: { exec, timeoutSeconds: 100 } });
+    s.pods.set(uid, { pod: { ...pod, metadata: { ...pod.metadata, uid } } });
+    s.runtime.set(uid, { containers: [{ id: uid, name: 'c', state: 'running', startedAt: s.clock.wall() }], sandboxes: [] });
+  }
+  const probes = s.start();
+  s.synced();
+  await s.clock.advance(1100);
+  assert.deepEqual([s.asked, probes.verdicts.get('w')], [['0 hangs1', '0 hangs2', '1 w'], { ready: true }]);
+});
+
 test('who is not listening yet is found soon after it does, with one event', async () => {
   const { createServer } = await import('node:net');
   const { once } = await import('node:events');
