@@ -145,8 +145,14 @@ export function startEviction(options: EvictionOptions): Eviction {
     }
     const pods = [...admitted.values()].map(({ pod }) => pod);
     if (options.localStorage) {
-      const evicted = await evictOverLimit(pods);
-      if (evicted.length > 0) return evicted;
+      try {
+        const evicted = await evictOverLimit(pods);
+        if (evicted.length > 0) return evicted;
+      } catch (error) {
+        signal.throwIfAborted();
+        // A disk that cannot be measured is no reason to let the kernel kill for memory.
+        log.error({ err: messageOf(error) }, 'limits of local storage could not be looked at');
+      }
     }
     const [threshold] = next.act;
     if (threshold === undefined) return [];

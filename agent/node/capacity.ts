@@ -45,7 +45,10 @@ export function cgroupCapacity(machine: MachineFacts, config: ReservationConfig)
 }
 
 /** The reservations after `reservedSystemCPUs` has taken the place of their cpu. */
-function effectiveReservations(config: ReservationConfig): { system: Amounts; kube: Amounts } {
+export function effectiveReservations(config: Pick<ReservationConfig, 'systemReserved' | 'kubeReserved' | 'reservedCpuCount'>): {
+  system: Amounts;
+  kube: Amounts;
+} {
   if (config.reservedCpuCount === 0) return { system: config.systemReserved, kube: config.kubeReserved };
   const { cpu: _, ...kube } = config.kubeReserved;
   return { system: { ...config.systemReserved, cpu: String(config.reservedCpuCount) }, kube };

@@ -246,10 +246,16 @@ export async function grpcAttempt(
     'grpc.initial_reconnect_backoff_ms': 100,
   });
   const deadline = clock.wall() + timeoutMs;
-  const onAbort = (): void => client.close();
+  const calledOff = Promise.withResolvers<Attempt>();
+  const onAbort = (): void => {
+    client.close();
+    // waitForReady does not hear of the closing: it would hold up whoever stops for the whole timeout.
+    calledOff.resolve(failure(`error: health rpc probe failed: ${messageOf(signal.reason)}`));
+  };
   signal.addEventListener('abort', onAbort, { once: true });
+  if (signal.aborted) onAbort();
   const timeoutText = `${timeoutMs / 1000}s`;
-  try {
+  async function ask(): Promise<Attempt> {
     const connected = await new Promise<boolean>((resolve) => client.waitForReady(deadline, (error) => resolve(error === undefined)));
     if (!connected) return failure(`timeout: failed to connect service "${address}" within ${timeoutText}: context deadline exceeded`);
     return await new Promise<Attempt>((resolve) => {
@@ -270,6 +276,9 @@ export async function grpcAttempt(
         },
       );
     });
+  }
+  try {
+    return await Promise.race([ask(), calledOff.promise]);
   } finally {
     signal.removeEventListener('abort', onAbort);
     client.close();

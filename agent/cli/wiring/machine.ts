@@ -69,6 +69,10 @@ export async function cgroupDriverOf(cri: CriClient, configured: string, log: Lo
   }
 }
 
+// Docker's packages of containerd come so configured.
+const noCriFix =
+  'the runtime answers, but serves no CRI v1: for containerd take "cri" out of disabled_plugins in /etc/containerd/config.toml and restart it; containerd before 1.6 is too old';
+
 /** What the runtime calls itself: the scheme of container IDs. Waits for the runtime. */
 export async function runtimeNameOf(cri: CriClient, log: Log, signal: AbortSignal): Promise<string> {
   for (;;) {
@@ -76,7 +80,10 @@ export async function runtimeNameOf(cri: CriClient, log: Log, signal: AbortSigna
       return (await cri.version({}, signal)).runtime_name ?? 'containerd';
     } catch (error) {
       if (signal.aborted) throw error;
-      log.warn({ err: messageOf(error) }, 'waiting for the container runtime');
+      log.warn(
+        { err: messageOf(error), ...(hasCode(error, 'Unimplemented') ? { fix: noCriFix } : {}) },
+        'waiting for the container runtime',
+      );
       await clock.sleep(1000, signal);
     }
   }

@@ -335,17 +335,14 @@ export function createNodeMetrics(nodeName: string, version: string, clock: Cloc
       const noteTerminated = (uid: string): void => {
         const row = pods.statuses.get(uid);
         if (row === undefined) return;
-        let counted = terminated.get(uid);
-        if (counted === undefined) {
-          // What the API showed before this agent looked at the pod has been counted by whoever showed it.
-          counted = new Set(endsIn(row.pod.status).map(({ id }) => id));
-          terminated.set(uid, counted);
+        // What the API showed before this agent looked at the pod has been counted by whoever showed it.
+        const counted = terminated.get(uid) ?? new Set(endsIn(row.pod.status).map(({ id }) => id));
+        const ends = endsIn(row.status);
+        for (const { id, type, exitCode, reason } of ends) {
+          if (!counted.has(id)) containersTerminated.inc([type, String(exitCode), reason]);
         }
-        for (const { id, type, exitCode, reason } of endsIn(row.status)) {
-          if (counted.has(id)) continue;
-          counted.add(id);
-          containersTerminated.inc([type, String(exitCode), reason]);
-        }
+        // What the status no longer tells of never comes back: a container that crashes for a year leaves two entries, not a hundred thousand.
+        terminated.set(uid, new Set(ends.map(({ id }) => id)));
       };
       const stack = new DisposableStack();
       stack.use(specs.subscribe(noteNew));

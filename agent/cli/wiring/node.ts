@@ -30,7 +30,7 @@ import { startLogRotation } from '../../logs/worker.ts';
 import type { PodStatus, SubjectAccessReview, TokenRequest, TokenReview } from '../../model/generated/api.ts';
 import type { AgentNode, AgentPod } from '../../model/pod.ts';
 import { parseQuantity } from '../../model/quantity.ts';
-import { cgroupCapacity } from '../../node/capacity.ts';
+import { cgroupCapacity, effectiveReservations } from '../../node/capacity.ts';
 import { startNode } from '../../node/worker.ts';
 import { admitPod } from '../../pods/admission.ts';
 import type { DnsSettings } from '../../pods/dns.ts';
@@ -207,6 +207,7 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
   // What may run here, with what it was given: what every planner goes by.
   const admitted = new Table<PodSpecRow>('admitted');
   const tree = kc.cgroupsPerQOS ? cgroupTree(cgroupDriver, kc.cgroupRoot) : undefined;
+  const reserved = effectiveReservations(nodeConfig);
   const resources = stack.use(
     startResources({
       cgroups,
@@ -218,8 +219,8 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
         cpuCfsQuotaPeriodUs: kc.cpuCFSQuotaPeriod * 1000,
         podPidsLimit: kc.podPidsLimit,
         enforceNodeAllocatable: kc.enforceNodeAllocatable,
-        systemReserved: kc.systemReserved,
-        kubeReserved: kc.kubeReserved,
+        systemReserved: reserved.system,
+        kubeReserved: reserved.kube,
         systemReservedCgroup: kc.systemReservedCgroup,
         kubeReservedCgroup: kc.kubeReservedCgroup,
         qosReservedMemoryPercent: Number.parseInt(kc.qosReserved.memory ?? '0', 10),

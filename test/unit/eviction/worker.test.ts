@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { AgentError } from '../../../agent/base/errors.ts';
 import { silentLog } from '../../../agent/base/log.ts';
 import { Table } from '../../../agent/base/table.ts';
 import { thresholdsOf } from '../../../agent/eviction/thresholds.ts';
@@ -187,6 +188,19 @@ describe('eviction at work', () => {
     assert.deepEqual(it.measured, [['bounded']]);
     assert.deepEqual(it.take(), ['Evicted bounded', 'emptydirfs.limit']);
     assert.equal(it.endings.get('bounded')?.disruption, undefined);
+  });
+
+  test('a disk that cannot be measured keeps nobody from being evicted for memory', async () => {
+    await using it = house({ hard: { 'memory.available': '100Mi' } });
+    await it.clock.advance(0);
+    const { pods } = it.options.stats;
+    it.options.stats.pods = async (which, signal) => {
+      if (which.diskMaxAgeMs !== undefined) throw new AgentError('Unavailable', 'cannot run du');
+      return await pods(which, signal);
+    };
+    it.add('hog', { memory: 1000 * Mi }, { volumes: [{ name: 'data', emptyDir: { sizeLimit: '5Mi' } }] });
+    await it.clock.advance(10_000);
+    assert.deepEqual([...it.endings.keys()], ['hog']);
   });
 
   test('one that is ending slowly is hurried', async () => {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { isExtendedResource } from '../../../agent/model/resources.ts';
-import { allocatableOf, cgroupCapacity, machineCapacity, reservationOf } from '../../../agent/node/capacity.ts';
+import { allocatableOf, cgroupCapacity, effectiveReservations, machineCapacity, reservationOf } from '../../../agent/node/capacity.ts';
 import { config, machine } from './fixtures.ts';
 
 interface Case {
@@ -104,3 +104,12 @@ for (const [name, want] of [
   ['node.kubernetes.io/x', false],
 ] as const)
   test(`${name} is ${want ? 'an' : 'no'} extended resource`, () => assert.equal(isExtendedResource(name), want));
+
+test('what cgroups are sized by counts reserved CPUs as kubelet does: as reserved for the system', () => {
+  const given = { systemReserved: { cpu: '100m', memory: '1Gi' }, kubeReserved: { cpu: '200m', pid: '100' } };
+  assert.deepEqual(effectiveReservations({ ...given, reservedCpuCount: 0 }), { system: given.systemReserved, kube: given.kubeReserved });
+  assert.deepEqual(effectiveReservations({ ...given, reservedCpuCount: 2 }), {
+    system: { cpu: '2', memory: '1Gi' },
+    kube: { pid: '100' },
+  });
+});

@@ -233,5 +233,11 @@ test('grpc: the health protocol', async () => {
     kind: 'failure',
     message: `timeout: failed to connect service "127.0.0.1:${closed}" within 0.1s: context deadline exceeded`,
   });
+  const stopping = new AbortController();
+  const startedAt = systemClock.mono();
+  const asked = grpcAttempt('127.0.0.1', closed, '', 60_000, 'kube-probe/1.36', systemClock, stopping.signal);
+  stopping.abort(new Error('the agent stops'));
+  assert.deepEqual(await asked, { kind: 'failure', message: 'error: health rpc probe failed: the agent stops' });
+  assert.ok(systemClock.mono() - startedAt < 30_000, 'a probe that is called off does not wait for its timeout');
   assert.equal(encodeHealthRequest('x'.repeat(300)).length, 303);
 });
