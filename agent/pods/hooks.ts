@@ -1,6 +1,6 @@
 import { request as httpRequest } from 'node:http';
 import { request as httpsRequest } from 'node:https';
-import { connect, isIPv6 } from 'node:net';
+import { connect, isIP, isIPv6 } from 'node:net';
 import type { Clock } from '../base/clock.ts';
 import { AgentError, messageOf } from '../base/errors.ts';
 import type { Container, HTTPGetAction, LifecycleHandler } from '../model/generated/api.ts';
@@ -67,39 +67,86 @@ function resolvePort(port: number | string, container: Container): number {
   return number;
 }
 
+// What a client must not carry to another host (net/http shouldCopyHeaderOnRedirect).
+const secretHeaders = new Set(['authorization', 'cookie', 'www-authenticate']);
+const maxRedirects = 10;
+
+interface HookRequest {
+  readonly url: URL;
+  /** By lower-case name. */
+  readonly headers: ReadonlyMap<string, readonly string[]>;
+}
+
 async function httpHook(action: HTTPGetAction, container: Container, podIp: string | undefined, signal: AbortSignal): Promise<void> {
   const host = action.host !== undefined && action.host !== '' ? action.host : podIp;
   if (host === undefined) throw new AgentError('HookFailed', 'the pod has no address');
-  const port = resolvePort(action.port, container);
-  const headers: Record<string, string | string[]> = { 'user-agent': 'kube-lifecycle/1.36', accept: '*/*' };
-  for (const { name, value } of action.httpHeaders ?? []) headers[name.toLowerCase()] = value;
-  const secure = action.scheme === 'HTTPS';
-  const target = { host: isIPv6(host) ? host : host, port, path: `/${(action.path ?? '').replace(/^\//, '')}`, headers, signal };
+  const authority = `${isIPv6(host) ? `[${host}]` : host}:${resolvePort(action.port, container)}`;
+  const scheme = (action.scheme || 'HTTP').toLowerCase();
+  const url = URL.parse(`${scheme}://${authority}/${(action.path ?? '').replace(/^\//, '')}`);
+  if (url === null) throw new AgentError('HookFailed', `${scheme}://${authority} is no URL`);
+  const headers = new Map<string, string[]>();
+  for (const { name, value } of action.httpHeaders ?? []) {
+    const key = name.toLowerCase();
+    headers.set(key, [...(headers.get(key) ?? []), value]);
+  }
+  if (!headers.has('user-agent')) headers.set('user-agent', ['kube-lifecycle/1.36']);
+  if (!headers.has('accept')) headers.set('accept', ['*/*']);
+  if (headers.get('host')?.[0] === '') headers.delete('host');
   try {
-    await get(secure, target);
+    await follow({ url, headers }, signal);
   } catch (error) {
     // A handler written as HTTPS that is served as HTTP has always worked (kubernetes#114216): it is tried in the clear, without its authorization.
-    if (!secure || (!messageOf(error).includes('wrong version number') && !messageOf(error).includes('packet length too long')))
-      throw error;
-    const { authorization: _, ...plain } = headers;
-    await get(false, { ...target, headers: plain });
+    const isPlain = messageOf(error).includes('wrong version number') || messageOf(error).includes('packet length too long');
+    if (url.protocol !== 'https:' || !isPlain) throw error;
+    url.protocol = 'http:';
+    headers.delete('authorization');
+    await follow({ url, headers }, signal);
   }
 }
 
-function get(
-  secure: boolean,
-  target: { host: string; port: number; path: string; headers: Record<string, string | string[]>; signal: AbortSignal },
-): Promise<void> {
+/** Asks, and goes where the answer sends us: a handler of `/stop` that is served as `/stop/` has not been run by its redirect. */
+async function follow(first: HookRequest, signal: AbortSignal): Promise<void> {
+  let at = first;
+  for (let hops = 0; hops < maxRedirects; hops++) {
+    const location = await get(at, signal);
+    const url = location === undefined ? null : URL.parse(location, at.url);
+    if (url === null) return;
+    const stays = url.host === at.url.host;
+    const headers = new Map([...at.headers].filter(([name]) => stays || (name !== 'host' && !secretHeaders.has(name))));
+    at = { url, headers };
+  }
+  throw new AgentError('HookFailed', `Get "${at.url.href}": stopped after ${maxRedirects} redirects`);
+}
+
+/** Resolves with where an answer sends us. Any other answer will do; what it says is not read. */
+function get({ url, headers }: HookRequest, signal: AbortSignal): Promise<string | undefined> {
   return new Promise((resolve, reject) => {
-    const options = { ...target, method: 'GET', agent: false as const };
+    const host = url.hostname.replace(/^\[|\]$/g, '');
+    const secure = url.protocol === 'https:';
+    const options = {
+      host,
+      port: Number(url.port) || (secure ? 443 : 80),
+      path: `${url.pathname}${url.search}`,
+      headers: Object.fromEntries(headers) as Record<string, string[]>,
+      signal,
+      method: 'GET',
+      agent: false as const,
+      // As lenient as Go's parser.
+      insecureHTTPParser: true,
+    };
     // Hooks speak to the pod's own server, whose certificate nobody vouches for: as with probes it is not verified.
     const call = secure
-      ? httpsRequest({ ...options, rejectUnauthorized: false })
-      : httpRequest({ ...options, createConnection: () => connect(target.port, target.host) });
+      ? httpsRequest({ ...options, rejectUnauthorized: false, servername: isIP(host) === 0 ? host : '' })
+      : httpRequest({ ...options, createConnection: () => connect(options.port, host) });
     call.on('response', (response) => {
-      // Any answer will do; what it says is not read.
       response.destroy();
-      resolve();
+      const { location } = response.headers;
+      resolve([301, 302, 303, 307, 308].includes(response.statusCode ?? 0) ? location : undefined);
+    });
+    // Node has no other word for 101: without a listener it drops the connection and tells nobody, and the hook would never end.
+    call.on('upgrade', (_, socket) => {
+      socket.destroy();
+      resolve(undefined);
     });
     call.on('error', reject);
     call.end();

@@ -90,6 +90,8 @@ export interface HttpTarget {
   readonly headers: readonly string[];
 }
 
+const notSent = new Set(['content-length', 'transfer-encoding', 'trailer']);
+
 /** The request that an httpGet asks for, with kubelet's defaults (pkg/probe/http/request.go). */
 export function httpTarget(
   action: HTTPGetAction,
@@ -108,10 +110,14 @@ export function httpTarget(
   const headers: string[] = [];
   const given = new Set<string>();
   for (const { name, value } of action.httpHeaders ?? []) {
-    given.add(name.toLowerCase());
-    // An empty Accept means: send none.
-    if (name.toLowerCase() === 'accept' && value === '') continue;
-    headers.push(name, value);
+    const key = name.toLowerCase();
+    // What belongs to the connection is not the caller's to say in Go's client: a length without a body would keep the server waiting for one.
+    if (notSent.has(key) || (key === 'host' && value === '')) continue;
+    given.add(key);
+    // Empty means: send none.
+    if ((key === 'accept' || key === 'user-agent') && value === '') continue;
+    // Node writes a character a byte, and refuses those that do not fit.
+    headers.push(name, Buffer.from(value, 'utf8').toString('latin1'));
   }
   if (!given.has('host')) headers.push('Host', authority);
   if (!given.has('user-agent')) headers.push('User-Agent', userAgent);

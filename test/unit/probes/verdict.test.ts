@@ -110,6 +110,18 @@ test('what an httpGet asks for', () => {
       },
       { headers: ['X-A', '1', 'X-A', '2', 'user-agent', 'me', 'Host', 'example.com', ...close] },
     ],
+    [
+      "headers that are empty, not ASCII, or not the caller's to say",
+      {
+        httpHeaders: [
+          { name: 'Host', value: '' },
+          { name: 'User-Agent', value: '' },
+          { name: 'Content-Length', value: '5' },
+          { name: 'X-Price', value: '5 €' },
+        ],
+      },
+      { headers: ['X-Price', '5 \xe2\x82\xac', 'Host', '10.0.0.1:80', ...accept, ...close] },
+    ],
     ['bad port', { port: 'x' }, { problem: 'strconv.Atoi: parsing "x": invalid syntax' }],
   ];
   for (const [name, action, expected] of table) {
