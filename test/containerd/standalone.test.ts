@@ -138,7 +138,8 @@ test('up, curl, logs, exec, why, edit, a killed agent, down: and nothing is left
     20_000,
     async () => {
       const now = await shown('web');
-      return (await page(now?.ip))?.startsWith('Moin') === true ? now : undefined;
+      // A page may be had a moment before the status tells of its container.
+      return now?.container?.ready === true && (await page(now.ip))?.startsWith('Moin') === true ? now : undefined;
     },
     200,
   );
