@@ -19,6 +19,9 @@ const channelOptions = {
   'grpc.max_receive_message_length': 16 * 1024 * 1024,
 };
 
+// Longer than any caller waits.
+const longestDialMs = 15_000;
+
 /** Connects to a unix socket; rejects when nobody has answered by the time the signal aborts. */
 export async function connectUnix(path: string, clock: Clock, signal: AbortSignal): Promise<UnixClient> {
   const client = new Client(`unix:${path}`, credentials.createInsecure(), channelOptions);
@@ -26,11 +29,11 @@ export async function connectUnix(path: string, clock: Clock, signal: AbortSigna
   signal.addEventListener('abort', close, { once: true });
   try {
     signal.throwIfAborted();
-    // The signal is what ends the waiting.
+    // The signal is what ends the waiting; a client that is closed keeps its own timer until it has run out, so that one is not long either.
     await new Promise<void>((resolve, reject) => {
       const gaveUp = (): void => reject(new AgentError('Unavailable', `failed to dial ${path}: ${messageOf(signal.reason)}`));
       signal.addEventListener('abort', gaveUp, { once: true });
-      client.waitForReady(clock.wall() + 3_600_000, (error) => {
+      client.waitForReady(clock.wall() + longestDialMs, (error) => {
         signal.removeEventListener('abort', gaveUp);
         if (error === undefined) resolve();
         else reject(new AgentError('Unavailable', `failed to dial ${path}: ${error.message}`, { cause: error }));
