@@ -57,14 +57,18 @@ export const lostReason = 'ContainerStatusUnknown';
 /** And its exit code: it may have been killed. */
 export const lostExitCode = 137;
 
+/** The reason that statuses show for containers that were taken away so that they start anew (pkg/kubelet RestartingAllContainers). */
+export const restartingAllReason = 'RestartingAllContainers';
+
 /**
  * With which code a container that the runtime does not have ended, as far as its status tells. What ran and is nowhere any more has ended, nobody knows
- * how: it counts as killed, and is not run again against its policy.
+ * how: it counts as killed, and is not run again against its policy. One that waits after an end is judged by that end (it has waited for the pod's new
+ * sandbox when the runtime lost it), unless it was taken away in order to start anew.
  */
 export function lostEnd(published: ContainerStatus | undefined): number | undefined {
   const { state, lastState } = published ?? {};
   if (state?.running !== undefined) return lostExitCode;
-  return (state?.terminated ?? (lastState?.terminated?.reason === lostReason ? lastState.terminated : undefined))?.exitCode;
+  return (state?.terminated ?? (lastState?.terminated?.reason === restartingAllReason ? undefined : lastState?.terminated))?.exitCode;
 }
 
 /** The newest instance of a container, whatever its state. */

@@ -1,7 +1,7 @@
 import type { ContainerStatus, PodSpec } from '../model/generated/api.ts';
 import { isSidecar } from '../model/pod.ts';
+import { restartingAllReason } from './observed.ts';
 import { shouldRestart } from './restart.ts';
-import { restartingAllReason } from './restart-all.ts';
 
 export interface PhaseInput {
   readonly spec: PodSpec;

@@ -12,10 +12,11 @@ import {
   type RuntimeContainer,
   type RuntimePod,
   type RuntimeSandbox,
+  restartingAllReason,
   usableSandbox,
 } from './observed.ts';
 import { backoffKey, backoffUntil, type CrashBackoff, restartsAfterKill, shouldRestart, shouldStart } from './restart.ts';
-import { couldRestartAll, isRestartingAll, resetOrder, restartingAllReason } from './restart-all.ts';
+import { couldRestartAll, isRestartingAll, resetOrder } from './restart-all.ts';
 
 /** One next step for a pod. Each says why by its kind or `reason`. */
 export type PodAction =

@@ -6,9 +6,6 @@ import { matchingRestartAction } from './restart.ts';
 
 // `restartPolicyRules` with the action RestartAllContainers (KEP-5532): one container's exit code starts the whole pod anew in its sandbox, volumes kept.
 
-/** The reason that statuses show for containers that were taken away so that they start anew (pkg/kubelet RestartingAllContainers). */
-export const restartingAllReason = 'RestartingAllContainers';
-
 function ruled(spec: PodSpec): { name: string; fires: (exitCode: number) => boolean }[] {
   return [...spec.containers, ...(spec.initContainers ?? [])].map((container) => ({
     name: container.name,

@@ -22,11 +22,12 @@ import {
   podAddresses,
   type RuntimeContainer,
   type RuntimePod,
+  restartingAllReason,
   usableSandbox,
 } from './observed.ts';
 import { phaseOf } from './phase.ts';
 import { shouldRestart, shouldStart } from './restart.ts';
-import { couldRestartAll, isRestartingAll, restartingAllReason } from './restart-all.ts';
+import { couldRestartAll, isRestartingAll } from './restart-all.ts';
 
 export interface StatusInput {
   /** With the resources that it was given. */

@@ -10,6 +10,8 @@ export type Sample = {
   readonly anonMiB: number;
   readonly fds: number;
   readonly threads: number;
+  /** CPU time used so far, seconds. */
+  readonly cpuS: number;
 };
 
 const number = (text: string, pattern: RegExp): number => Number(pattern.exec(text)?.[1] ?? Number.NaN);
@@ -18,6 +20,8 @@ const number = (text: string, pattern: RegExp): number => Number(pattern.exec(te
 export const sampleOf = (pid: number, at: number): Sample | undefined => {
   try {
     const status = readFileSync(`/proc/${pid}/status`, 'utf8');
+    // Fields 14 and 15 (utime, stime), counted after the name, which may hold anything; in hundredths of a second (USER_HZ).
+    const [, user, system] = /\) (?:\S+ ){11}(\d+) (\d+)/.exec(readFileSync(`/proc/${pid}/stat`, 'utf8')) ?? [];
     return {
       at,
       pid,
@@ -25,6 +29,7 @@ export const sampleOf = (pid: number, at: number): Sample | undefined => {
       anonMiB: number(status, /^RssAnon:\s+(\d+)/m) / 1024,
       fds: readdirSync(`/proc/${pid}/fd`).length,
       threads: number(status, /^Threads:\s+(\d+)/m),
+      cpuS: (Number(user) + Number(system)) / 100,
     };
   } catch {
     return undefined; // between two lives
