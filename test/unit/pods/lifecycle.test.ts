@@ -18,7 +18,10 @@ const terminating = (graceSeconds: number, agoMs = 0): PodLifecycle => ({
 });
 const running = runtimePod([sandbox()], [instance('a')]);
 
-const shown = (state: ContainerState) => ({ name: 'a', image: 'a:1', imageID: '', ready: false, restartCount: 0, state });
+const shown = (state: ContainerState, lastState?: ContainerState) => ({
+  ...{ name: 'a', image: 'a:1', imageID: '', ready: false, restartCount: 0, state },
+  ...(lastState === undefined ? {} : { lastState }),
+});
 
 /** What the state is, how long it has left, and why. */
 function brief(lifecycle: PodLifecycle): string {
@@ -142,6 +145,26 @@ const cases: { name: string; input: Partial<LifecycleInput>; is: string }[] = [
     name: 'Never, and the runtime has lost what ran: killed, not to be run again',
     input: { pod: pod(never), runtime: runtimePod([sandbox()]), published: [shown({ running: { startedAt: '2027-01-15T07:59:10Z' } })] },
     is: 'terminating completed 30 s since 0 ms',
+  },
+  {
+    name: 'Never, and the runtime has lost what had ended while it waited for a new sandbox',
+    input: {
+      pod: pod(never),
+      runtime: runtimePod([sandbox()]),
+      published: [shown({ waiting: { reason: 'ContainerCreating' } }, { terminated: { exitCode: 1, reason: 'Error' } })],
+    },
+    is: 'terminating completed 30 s since 0 ms',
+  },
+  {
+    name: 'Never, and what was taken away has yet to start anew',
+    input: {
+      pod: pod(never),
+      runtime: runtimePod([sandbox()]),
+      published: [
+        shown({ waiting: { reason: 'ContainerCreating' } }, { terminated: { exitCode: 137, reason: 'RestartingAllContainers' } }),
+      ],
+    },
+    is: 'syncing',
   },
   {
     name: 'OnFailure, and the runtime has lost what ran',
