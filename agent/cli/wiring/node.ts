@@ -62,7 +62,7 @@ import { openNodeDevices } from './devices.ts';
 import { downwardValue } from './downward.ts';
 import { openEndings } from './endings.ts';
 import { pressureOf, shownPressure, startNodeEviction } from './eviction.ts';
-import { startIdleCollection } from './idle-collection.ts';
+import { startGivingMemoryBack } from './idle-memory.ts';
 import { createNodeImages } from './images.ts';
 import { accountsSwap, cgroupDriverOf, checkMachine, runtimeNameOf, tmpfsRefusesSwap } from './machine.ts';
 import { createNodeMetrics } from './metrics.ts';
@@ -646,7 +646,7 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
       }),
     );
   }
-  stack.use(startIdleCollection(clock));
+  stack.use(startGivingMemoryBack(clock, log));
   log.info({ node: nodeName, runtime: runtimeName, standalone: cluster === undefined }, 'node agent started');
   const watchdog =
     notify === undefined || watchdogTimeoutMs === undefined

@@ -71,6 +71,19 @@ export function umount2(target: string, flags: number): Promise<void> {
   return call(libc().umount2, [target, flags], `cannot unmount ${target}`);
 }
 
+// include/uapi/asm-generic/mman-common.h
+const MADV_DONTNEED = 4;
+
+let madvise: SyncCall | undefined;
+
+/** madvise(2), MADV_DONTNEED: the pages of `bytes` from address `start` on are taken from this process. What was changed in them is lost. Throws AgentError. */
+export function dropMappedPages(start: number, bytes: number): void {
+  madvise ??= koffi.load('libc.so.6').func('int madvise(uintptr_t addr, size_t length, int advice)');
+  if (madvise(start, bytes, MADV_DONTNEED) === 0) return;
+  const name = nameOfErrno(koffi.errno());
+  throw new AgentError(codeOfErrno(name), `cannot let go of ${bytes} bytes at 0x${start.toString(16)}: ${name}`);
+}
+
 let socketCalls: { socket: SyncCall; sendto: SyncCall; close: SyncCall } | undefined;
 type SyncCall = (...args: unknown[]) => number;
 
