@@ -55,7 +55,7 @@ export const joinCommand = {
       if (argv === undefined) return 0;
       if (ctx.start !== undefined) return await ctx.start(argv);
       ctx.stdout(
-        `\nThis machine has joined the cluster. Start the node:\n\n  keelson ${argv.join(' ')}\n\nThen, on the control plane: kubectl get nodes\n`,
+        `\nThis machine has joined the cluster. Start the node:\n\n  keelson ${argv.join(' ')}\n\nor, with packaging/systemd/keelson.service installed: systemctl enable --now keelson\nThen, on the control plane: kubectl get nodes\n`,
       );
       return 0;
     } catch (error) {

@@ -1,5 +1,7 @@
 // A node in a virtual machine: containerd and a node agent as systemd units, standalone on a folder of manifests. Upstream's kubelet runs on the very same
 // files, one agent after the other: it is the yardstick.
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { stringify } from 'yaml';
 import type { Pod } from '../../agent/model/generated/api.ts';
 import type { LocalStatus } from '../../agent/server/local.ts';
@@ -73,7 +75,7 @@ export const startRuntime = async (vm: Vm, kind: keyof typeof containerdConfigs)
   const programs = kind === 'containerd-2' ? '/opt/parts/containerd-2/usr/bin' : '/usr/bin';
   await vm.write('/etc/containerd/config.toml', containerdConfigs[kind]);
   await vm.write('/etc/cni/net.d/10-pods.conflist', JSON.stringify(cniConfig));
-  await vm.write('/etc/systemd/system/runtime.service', containerdUnit.replaceAll('PROGRAMS', programs));
+  await vm.write(`${unitFolder}/runtime.service`, containerdUnit.replaceAll('PROGRAMS', programs));
   await vm.run('systemctl daemon-reload && systemctl start closed-network.service && systemctl start runtime.service', {
     timeoutMs: patience,
   });
@@ -85,29 +87,38 @@ export const startRuntime = async (vm: Vm, kind: keyof typeof containerdConfigs)
   );
 };
 
-const units: Record<Agent, string> = {
-  keelson: `[Service]
-Type=notify
-NotifyAccess=main
-WatchdogSec=90
-TimeoutAbortSec=5
-TimeoutStartSec=600
-Restart=always
-RestartSec=1
-KillMode=process
-Environment=NODE_COMPILE_CACHE=/var/cache/keelson/compile-cache
-ExecStart=/opt/parts/node/bin/node --max-semi-space-size=2 --disable-warning=ExperimentalWarning /opt/keelson/agent/main.ts run --no-proxy FLAGS
-`,
-  // Its start calls READY=1 too, but its watchdog is not what is compared here.
-  kubelet: `[Service]
-Type=notify
-TimeoutStartSec=600
-KillMode=process
-ExecStart=/opt/parts/kubelet FLAGS
-`,
-};
+const flags = '--hostname-override=machine --root-dir=/var/lib/kubelet --v=2';
+const configFlag = '--config=/etc/kubernetes/kubelet.yaml';
+const unitFolder = '/etc/systemd/system';
 
-const flags = '--config=/etc/kubernetes/kubelet.yaml --hostname-override=machine --root-dir=/var/lib/kubelet --v=2';
+/** Files by name. Ours is the unit that users are given, with a drop-in for what is another way in this machine: it can install nothing, and has no cluster. */
+const units = (agent: Agent): Record<string, string> => {
+  if (agent === 'kubelet')
+    // Its start calls READY=1 too, but its watchdog is not what is compared here.
+    return {
+      'kubelet.service': `[Service]
+Type=notify
+TimeoutStartSec=600
+KillMode=process
+ExecStart=/opt/parts/kubelet ${configFlag} ${flags}
+`,
+    };
+  const unit = readFileSync(join(import.meta.dirname, '../../packaging/systemd/keelson.service'), 'utf8');
+  const start = /^ExecStart=\/opt\/keelson\/keelson (.*)$/m.exec(unit)?.[1];
+  if (start === undefined) throw new Error('the unit of the agent has no ExecStart that a test could change');
+  return {
+    'keelson.service': unit,
+    'keelson.service.d/machine.conf': `[Service]
+RestartSec=1
+Environment=NODE_COMPILE_CACHE=/var/cache/keelson/compile-cache
+Environment=KUBELET_KUBECONFIG_ARGS=
+Environment="KUBELET_CONFIG_ARGS=${configFlag}"
+Environment="KUBELET_EXTRA_ARGS=${flags}"
+ExecStart=
+ExecStart=/opt/parts/node/bin/node --max-semi-space-size=2 --expose-gc --disable-warning=ExperimentalWarning /opt/keelson/agent/main.ts ${start}
+`,
+  };
+};
 
 /** Settings for both agents. The cgroup driver named is the wrong one: the runtime tells the right one. */
 export const nodeConfig = (more: object = {}): object => ({
@@ -131,7 +142,7 @@ export const nodeConfig = (more: object = {}): object => ({
 /** Starts an agent with these settings and resolves when its unit is ready. */
 export const startAgent = async (vm: Vm, agent: Agent, config: object): Promise<void> => {
   await vm.write('/etc/kubernetes/kubelet.yaml', stringify(config));
-  await vm.write(`/etc/systemd/system/${agent}.service`, units[agent].replace('FLAGS', flags));
+  for (const [name, text] of Object.entries(units(agent))) await vm.write(`${unitFolder}/${name}`, text);
   await vm.run(
     `mkdir -p ${manifests} && systemctl daemon-reload && systemctl reset-failed && systemctl start ${agent}.service || { journalctl -u ${agent} -n 30 --no-pager; exit 1; }`,
     {
