@@ -1,10 +1,11 @@
-import { Client, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
+import { Client, credentials } from '@grpc/grpc-js';
 import type { ContainerEventResponse, ImageServiceMethods, RuntimeServiceMethods } from '../../../cri-protos/generated/cri.ts';
 import type { Clock } from '../../base/clock.ts';
-import { AgentError, hasCode, messageOf } from '../../base/errors.ts';
+import { AgentError } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
+import { callUnary, readStream, type UnderWay } from '../grpc/call.ts';
 import { loadServices, type Method } from '../grpc/contract.ts';
-import { translateGrpcError } from '../grpc/errors.ts';
+import { abortedCall, subjectOf, translateGrpcError } from '../grpc/errors.ts';
 
 type Unary<Methods extends Record<keyof Methods, { request: unknown; response: unknown }>> = {
   [M in keyof Methods as Uncapitalize<M & string>]: (
@@ -95,12 +96,12 @@ export function connectCri(options: CriOptions): CriClient {
     options.imageEndpoint === undefined || options.imageEndpoint === options.endpoint
       ? runtimeChannel
       : new Client(options.imageEndpoint, credentials.createInsecure(), channelOptions);
-  const underWay = new Set<{ cancel(): void }>();
+  const underWay = new Set<UnderWay>();
   let closed = false;
 
   function begin(name: string, signal: AbortSignal): void {
     if (closed) throw new AgentError('Canceled', `${name}: the connection to ${options.endpoint} is closed`);
-    if (signal.aborted) throw aborted(signal.reason, name, '');
+    if (signal.aborted) throw abortedCall(signal.reason, name);
   }
 
   async function call(channel: Client, name: string, method: Method, request: object, signal: AbortSignal): Promise<object> {
@@ -111,57 +112,24 @@ export function connectCri(options: CriOptions): CriClient {
     return await send(channel, name, method, request, deadline.signal);
   }
 
-  function send(channel: Client, name: string, method: Method, request: object, signal: AbortSignal): Promise<object> {
-    return new Promise((resolve, reject) => {
-      const startedAt = clock.mono();
-      const finish = (error: ServiceError | null, response?: object): void => {
-        signal.removeEventListener('abort', onAbort);
-        underWay.delete(active);
-        if (error === null) {
-          resolve(response ?? {});
-          return;
-        }
-        const object = objectOf(request);
-        const failure = signal.aborted ? aborted(signal.reason, name, object) : translateGrpcError(error, name, object);
-        log.debug({ call: name, object, tookMs: Math.round(clock.mono() - startedAt), err: failure.message }, 'runtime call failed');
-        reject(failure);
-      };
-      // The server learns of a deadline through the cancellation, so no grpc-timeout is sent and one clock rules.
-      const active = channel.makeUnaryRequest(
-        method.path,
-        method.requestSerialize,
-        method.responseDeserialize,
-        request,
-        new Metadata(),
-        finish,
-      );
-      const onAbort = (): void => active.cancel();
-      signal.addEventListener('abort', onAbort, { once: true });
-      underWay.add(active);
-    });
+  async function send(channel: Client, name: string, method: Method, request: object, signal: AbortSignal): Promise<object> {
+    const startedAt = clock.mono();
+    try {
+      return await callUnary(channel, method, request, underWay, signal);
+    } catch (error) {
+      const object = objectOf(request);
+      const failure = signal.aborted ? abortedCall(signal.reason, subjectOf(name, object)) : translateGrpcError(error, name, object);
+      log.debug({ call: name, object, tookMs: Math.round(clock.mono() - startedAt), err: failure.message }, 'runtime call failed');
+      throw failure;
+    }
   }
 
   async function* containerEvents(method: Method, signal: AbortSignal): AsyncGenerator<ContainerEventResponse> {
     begin('GetContainerEvents', signal);
-    const stream = runtimeChannel.makeServerStreamRequest<object, ContainerEventResponse>(
-      method.path,
-      method.requestSerialize,
-      method.responseDeserialize,
-      {},
-    );
-    const onAbort = (): void => stream.cancel();
-    signal.addEventListener('abort', onAbort, { once: true });
-    underWay.add(stream);
     try {
-      yield* stream;
+      yield* readStream<ContainerEventResponse>(runtimeChannel, method, {}, underWay, signal);
     } catch (error) {
-      throw signal.aborted ? aborted(signal.reason, 'GetContainerEvents', '') : translateGrpcError(error, 'GetContainerEvents', '');
-    } finally {
-      signal.removeEventListener('abort', onAbort);
-      underWay.delete(stream);
-      // Cancelling a stream that nobody reads any more emits an error that must have a listener.
-      stream.on('error', () => undefined);
-      stream.cancel();
+      throw signal.aborted ? abortedCall(signal.reason, 'GetContainerEvents') : translateGrpcError(error, 'GetContainerEvents', '');
     }
   }
 
@@ -185,9 +153,4 @@ export function connectCri(options: CriOptions): CriClient {
       if (imageChannel !== runtimeChannel) imageChannel.close();
     },
   });
-}
-
-function aborted(reason: unknown, name: string, object: string): AgentError {
-  const code = hasCode(reason, 'DeadlineExceeded') ? 'DeadlineExceeded' : 'Canceled';
-  return new AgentError(code, `${object === '' ? name : `${name} ${object}`}: ${messageOf(reason)}`, { cause: reason });
 }

@@ -1,5 +1,5 @@
 import type { ServiceError } from '@grpc/grpc-js';
-import { AgentError } from '../../base/errors.ts';
+import { AgentError, hasCode, messageOf } from '../../base/errors.ts';
 
 // gRPC's status codes by number, spelt as Go's `codes` spells them: those words reach events and statuses.
 const codeNames = [
@@ -39,13 +39,23 @@ export class GrpcError extends AgentError {
 /** Translates what grpc-js throws. `call` is the method, `object` what it was about (an ID, a name; may be empty). */
 export function translateGrpcError(error: unknown, call: string, object: string): AgentError {
   if (error instanceof AgentError) return error;
-  const subject = object === '' ? call : `${call} ${object}`;
+  const subject = subjectOf(call, object);
   if (!isServiceError(error)) {
     // A request that does not fit the contract fails in the serializer, before anything is sent.
     return new AgentError('Internal', `${subject}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
   }
   const code = codeNames[error.code] ?? 'Unknown';
   return new GrpcError(code, `${subject}: ${code}: ${error.details}`, error.details, { cause: error });
+}
+
+export function subjectOf(call: string, object: string): string {
+  return object === '' ? call : `${call} ${object}`;
+}
+
+/** A call that its signal ended: `DeadlineExceeded` when a deadline did, else `Canceled`. `subject`, which may be empty, comes before the reason. */
+export function abortedCall(reason: unknown, subject: string): AgentError {
+  const code = hasCode(reason, 'DeadlineExceeded') ? 'DeadlineExceeded' : 'Canceled';
+  return new AgentError(code, `${subject === '' ? '' : `${subject}: `}${messageOf(reason)}`, { cause: reason });
 }
 
 function isServiceError(error: unknown): error is ServiceError {

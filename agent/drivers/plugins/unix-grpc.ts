@@ -1,14 +1,15 @@
-import { Client, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
+import { Client, credentials } from '@grpc/grpc-js';
 import type { Clock } from '../../base/clock.ts';
-import { AgentError, hasCode, messageOf } from '../../base/errors.ts';
+import { AgentError, messageOf } from '../../base/errors.ts';
+import { callUnary, readStream, type UnderWay } from '../grpc/call.ts';
 import type { Method } from '../grpc/contract.ts';
-import { GrpcError, translateGrpcError } from '../grpc/errors.ts';
+import { abortedCall, GrpcError, translateGrpcError } from '../grpc/errors.ts';
 
 /** A plugin's socket that has been reached. Calls reject with AgentErrors whose message is what a Go client would say: `rpc error: code = … desc = …`. */
 export interface UnixClient extends Disposable {
   call<Response>(method: Method, request: object, signal: AbortSignal): Promise<Response>;
   /** What the server streams; throws when the stream breaks. */
-  stream<Response>(method: Method, request: object, signal: AbortSignal): AsyncIterable<Response>;
+  stream<Response extends object>(method: Method, request: object, signal: AbortSignal): AsyncIterable<Response>;
 }
 
 const channelOptions = {
@@ -45,52 +46,26 @@ export async function connectUnix(path: string, clock: Clock, signal: AbortSigna
   } finally {
     signal.removeEventListener('abort', close);
   }
+  // Closing a plugin's channel lets its last calls end by themselves, so nobody asks which those are.
+  const underWay = new Set<UnderWay>();
   return {
-    call: <Response>(method: Method, request: object, callSignal: AbortSignal) =>
-      new Promise<Response>((resolve, reject) => {
-        const onAbort = (): void => active.cancel();
-        const active = client.makeUnaryRequest(
-          method.path,
-          method.requestSerialize,
-          method.responseDeserialize,
-          request,
-          new Metadata(),
-          (error: ServiceError | null, response?: object) => {
-            callSignal.removeEventListener('abort', onAbort);
-            if (error === null) resolve((response ?? {}) as Response);
-            else reject(callSignal.aborted ? abortedCall(callSignal.reason) : toldByPeer(error, method));
-          },
-        );
-        if (callSignal.aborted) onAbort();
-        else callSignal.addEventListener('abort', onAbort, { once: true });
-      }),
-    async *stream<Response>(method: Method, request: object, callSignal: AbortSignal) {
-      const stream = client.makeServerStreamRequest<object, object>(
-        method.path,
-        method.requestSerialize,
-        method.responseDeserialize,
-        request,
-      );
-      const onAbort = (): void => stream.cancel();
-      if (callSignal.aborted) onAbort();
-      else callSignal.addEventListener('abort', onAbort, { once: true });
+    async call<Response>(method: Method, request: object, callSignal: AbortSignal) {
       try {
-        for await (const response of stream) yield response as Response;
+        return (await callUnary(client, method, request, underWay, callSignal)) as Response;
       } catch (error) {
-        throw callSignal.aborted ? abortedCall(callSignal.reason) : toldByPeer(error, method);
-      } finally {
-        callSignal.removeEventListener('abort', onAbort);
-        // Cancelling a stream that nobody reads any more emits an error that must have a listener.
-        stream.on('error', () => undefined);
-        stream.cancel();
+        throw callSignal.aborted ? abortedCall(callSignal.reason, '') : toldByPeer(error, method);
+      }
+    },
+    async *stream<Response extends object>(method: Method, request: object, callSignal: AbortSignal) {
+      try {
+        yield* readStream<Response>(client, method, request, underWay, callSignal);
+      } catch (error) {
+        throw callSignal.aborted ? abortedCall(callSignal.reason, '') : toldByPeer(error, method);
       }
     },
     [Symbol.dispose]: () => client.close(),
   };
 }
-
-const abortedCall = (reason: unknown): AgentError =>
-  new AgentError(hasCode(reason, 'DeadlineExceeded') ? 'DeadlineExceeded' : 'Canceled', messageOf(reason), { cause: reason });
 
 function toldByPeer(error: unknown, method: Method): AgentError {
   const translated = translateGrpcError(error, method.path, '');
