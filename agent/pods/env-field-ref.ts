@@ -41,9 +41,9 @@ export function envFieldValue(pod: AgentPod, ref: ObjectFieldSelector, facts: Ru
     case 'spec.serviceAccountName':
       return pod.spec.serviceAccountName ?? '';
     case 'status.hostIP':
-      return facts.hostIPs[0] ?? '';
+      return knownHostIPs(facts)[0] ?? '';
     case 'status.hostIPs':
-      return facts.hostIPs.join(',');
+      return knownHostIPs(facts).join(',');
     case 'status.podIP':
       return facts.podIPs[0] ?? '';
     case 'status.podIPs':
@@ -51,6 +51,12 @@ export function envFieldValue(pod: AgentPod, ref: ObjectFieldSelector, facts: Ru
     default:
       return objectFieldValue(pod, field);
   }
+}
+
+/** A node whose addresses a cloud has yet to tell: the container waits for them. */
+function knownHostIPs({ hostIPs }: RuntimeFacts): readonly string[] {
+  if (hostIPs.length === 0) throw new AgentError('InvalidField', 'host IP unknown; known addresses: []');
+  return hostIPs;
 }
 
 /** A field for a file of a downwardAPI volume: metadata only (pkg/fieldpath). */
@@ -61,10 +67,10 @@ export function objectFieldValue(pod: AgentPod, field: string): string {
     switch (path) {
       case 'metadata.annotations':
         checkKey(field, subscript.toLowerCase());
-        return metadata.annotations?.[subscript] ?? '';
+        return ownValue(metadata.annotations, subscript) ?? '';
       case 'metadata.labels':
         checkKey(field, subscript);
-        return metadata.labels?.[subscript] ?? '';
+        return ownValue(metadata.labels, subscript) ?? '';
       default:
         throw new AgentError('InvalidField', `fieldPath ${JSON.stringify(field)} does not support subscript`);
     }
@@ -83,6 +89,11 @@ export function objectFieldValue(pod: AgentPod, field: string): string {
     default:
       throw new AgentError('InvalidField', `unsupported fieldPath: ${field}`);
   }
+}
+
+/** An entry of an object that came as JSON: `constructor` is a key like any other, and not there unless somebody set it. */
+export function ownValue(map: Readonly<Record<string, string>> | undefined, key: string): string | undefined {
+  return map !== undefined && Object.hasOwn(map, key) ? map[key] : undefined;
 }
 
 function knownField(ref: ObjectFieldSelector): string {

@@ -3,7 +3,7 @@ import type { ConfigMap, Container, EnvVarSource, Secret, Service } from '../mod
 import { type AgentPod, isStaticPod } from '../model/pod.ts';
 import type { ResourceList } from '../model/resources.ts';
 import { expand } from './env-expand.ts';
-import { envFieldValue, type RuntimeFacts, resourceFieldValue } from './env-field-ref.ts';
+import { envFieldValue, ownValue, type RuntimeFacts, resourceFieldValue } from './env-field-ref.ts';
 
 export interface EnvVarValue {
   readonly name: string;
@@ -60,7 +60,7 @@ function build(inputs: EnvironmentInputs): EnvVarValue[] {
       for (const [key, value] of Object.entries(found?.data ?? {})) own.set(prefix + key, value);
     } else if (source.secretRef !== undefined) {
       const found = objects.secret(source.secretRef.name ?? '', source.secretRef.optional === true);
-      for (const [key, value] of Object.entries(found?.data ?? {})) own.set(prefix + key, decode(value));
+      for (const [key, value] of Object.entries(found?.data ?? {})) own.set(prefix + key, decode(value, key, found));
     }
   }
   for (const variable of container.env ?? []) {
@@ -110,7 +110,7 @@ function valueFrom(inputs: EnvironmentInputs, source: EnvVarSource, objects: Cac
   if (source.configMapKeyRef !== undefined) {
     const { name = '', key, optional } = source.configMapKeyRef;
     const found = objects.configMap(name, optional === true);
-    const value = found?.data?.[key];
+    const value = ownValue(found?.data, key);
     if (value === undefined && optional !== true) {
       throw new AgentError('NotFound', `couldn't find key ${key} in ConfigMap ${namespace}/${name}`);
     }
@@ -119,23 +119,23 @@ function valueFrom(inputs: EnvironmentInputs, source: EnvVarSource, objects: Cac
   if (source.secretKeyRef !== undefined) {
     const { name = '', key, optional } = source.secretKeyRef;
     const found = objects.secret(name, optional === true);
-    const value = found?.data?.[key];
+    const value = ownValue(found?.data, key);
     if (value === undefined && optional !== true)
       throw new AgentError('NotFound', `couldn't find key ${key} in Secret ${namespace}/${name}`);
-    return value === undefined ? undefined : decode(value);
+    return value === undefined ? undefined : decode(value, key, found);
   }
   if (source.fileKeyRef !== undefined) {
     const { volumeName, path, key, optional } = source.fileKeyRef;
+    let text: string | undefined;
     let value: string | undefined;
     try {
-      const text = inputs.envFile(volumeName, path);
-      if (text === undefined) throw new AgentError('NotFound', `cannot find the volume "${volumeName}" referenced by FileKeyRef`);
-      value = parseEnvFile(text, key);
+      text = inputs.envFile(volumeName, path);
+      value = text === undefined ? undefined : parseEnvFile(text, key);
     } catch (error) {
-      if (error instanceof AgentError && error.code === 'NotFound') throw error;
-      // The details could tell of files on the node.
+      // The details could tell of files on the node. A file that is not there is no optional key either.
       throw new AgentError('InvalidEnvFile', "couldn't parse env file", { cause: error });
     }
+    if (text === undefined) throw new AgentError('NotFound', `cannot find the volume "${volumeName}" referenced by FileKeyRef`);
     if (value !== undefined && value !== '') return value;
     if (optional === true) return undefined;
     throw new AgentError('NotFound', `environment variable key "${key}" not found in file "${path}"`);
@@ -143,8 +143,18 @@ function valueFrom(inputs: EnvironmentInputs, source: EnvVarSource, objects: Cac
   return '';
 }
 
-function decode(base64: string): string {
-  return Buffer.from(base64, 'base64').toString('utf8');
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+
+/** Text of a Secret. Other bytes cannot be had in an environment, since the CRI passes it as text: better no container than one with a wrong key. */
+function decode(base64: string, key: string, secret: Secret | undefined): string {
+  try {
+    return utf8.decode(Buffer.from(base64, 'base64'));
+  } catch (error) {
+    const { namespace, name } = secret?.metadata ?? {};
+    throw new AgentError('InvalidEncoding', `key ${key} in Secret ${namespace}/${name} is not UTF-8 text; mount it as a file instead`, {
+      cause: error,
+    });
+  }
 }
 
 /** The Services' variables that a pod of this namespace gets: that of the API server always, the namespace's own unless service links are off. */
@@ -197,7 +207,7 @@ function addServiceVariables(variables: Map<string, string>, name: string, servi
  * skipped (pkg/kubelet/util/env). Undefined when the key is not there. Throws AgentError InvalidEnvFile.
  */
 export function parseEnvFile(text: string, key: string): string | undefined {
-  const lines = text.split(/\r?\n/);
+  const lines = text.replace(/\r$/, '').split(/\r?\n/);
   const invalid = (line: number, what: string): AgentError =>
     new AgentError('InvalidEnvFile', `invalid environment variable format at line ${line}: ${what}`);
   for (let i = 0; i < lines.length; i++) {

@@ -171,6 +171,37 @@ describe('environment', () => {
       {},
     ],
     [
+      'keys that every JavaScript object seems to have are not there unless they are',
+      inputs(
+        {
+          env: [
+            from('A', { configMapKeyRef: { name: 'cm', key: 'constructor', optional: true } }),
+            from('B', { secretKeyRef: { name: 'sec', key: 'toString', optional: true } }),
+            from('C', { fieldRef: { fieldPath: "metadata.labels['constructor']" } }),
+            from('D', { fieldRef: { fieldPath: "metadata.annotations['valueOf']" } }),
+          ],
+        },
+        {},
+      ),
+      { C: '', D: '' },
+    ],
+    [
+      'an optional file key of an empty value',
+      inputs(
+        { env: [from('A', { fileKeyRef: { volumeName: 'v', path: 'e', key: 'A', optional: true } })] },
+        { envFile: () => "A=''\nB='b'\r" },
+      ),
+      {},
+    ],
+    [
+      'a Secret that begins with a byte order mark keeps it',
+      inputs(
+        { env: [from('A', { secretKeyRef: { name: 'x', key: 'k' } })] },
+        { objects: { configMap: () => undefined, secret: () => ({ data: { k: base64('\ufeffa') } }) } },
+      ),
+      { A: '\ufeffa' },
+    ],
+    [
       'the API server is always linked',
       inputs({}, { services: [kubernetes, service('ns', 'db', '10.0.0.9', [{ port: 5432 }])] }),
       {
@@ -262,6 +293,42 @@ describe('environment', () => {
       'environment variable key "Z" not found in file "dir/env"',
     ],
     [
+      'an env file that is not there, although the key is optional',
+      inputs(
+        { env: [from('A', { fileKeyRef: { volumeName: 'v', path: 'e', key: 'B', optional: true } })] },
+        {
+          envFile: () => {
+            throw new AgentError('NotFound', 'cannot read e: /var/lib/kubelet/pods/u/volumes/kubernetes.io~empty-dir/v/e');
+          },
+        },
+      ),
+      "couldn't parse env file",
+    ],
+    [
+      'bytes of a Secret that are no text',
+      inputs(
+        { env: [from('A', { secretKeyRef: { name: 'bin', key: 'k' } })] },
+        { objects: { configMap: () => undefined, secret: () => ({ metadata: { namespace: 'ns', name: 'bin' }, data: { k: '/wA=' } }) } },
+      ),
+      'key k in Secret ns/bin is not UTF-8 text; mount it as a file instead',
+    ],
+    [
+      'the same by envFrom',
+      inputs(
+        { envFrom: [{ secretRef: { name: 'bin' } }] },
+        { objects: { configMap: () => undefined, secret: () => ({ metadata: { namespace: 'ns', name: 'bin' }, data: { k: '/wA=' } }) } },
+      ),
+      'key k in Secret ns/bin is not UTF-8 text; mount it as a file instead',
+    ],
+    [
+      'the address of a node that has none yet',
+      inputs(
+        { env: [from('A', { fieldRef: { fieldPath: 'status.hostIP' } })] },
+        { facts: { nodeName: 'n', podIPs: ['10.0.0.1'], hostIPs: [] } },
+      ),
+      'host IP unknown; known addresses: []',
+    ],
+    [
       'broken env file',
       inputs({ env: [from('A', { fileKeyRef: { volumeName: 'v', path: 'e', key: 'B' } })] }, { envFile: () => 'A=1' }),
       "couldn't parse env file",
@@ -304,6 +371,7 @@ describe('env files', () => {
     ['a blank after =', "A= 'x'\nB='y'\n", 'A', ''],
     ['another after it', "A= 'x'\nB='y'\n", 'B', 'y'],
     ['lines', "A='x\ny'\nB='z'", 'A', 'x\ny'],
+    ['a carriage return at the end of a file without a last newline', "A='1'\r\nB='2'\r", 'B', '2'],
   ];
   for (const [name, text, key, want] of table) test(name, () => assert.equal(parseEnvFile(text, key), want));
   const failures: [string, string, RegExp][] = [
