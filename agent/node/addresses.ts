@@ -1,4 +1,4 @@
-import { isIP } from 'node:net';
+import { isIP, isIPv6 } from 'node:net';
 import type { InterfaceAddress, NetworkFacts } from '../drivers/proc/machine.ts';
 import type { NodeAddress } from '../model/generated/api.ts';
 
@@ -46,6 +46,19 @@ export function planAddresses(input: AddressInput): AddressPlan {
   if (chosen === undefined)
     return { kind: 'problem', message: `can't get ip address of node ${input.hostname}: no default route leads to one; set --node-ip` };
   return { kind: 'addresses', addresses: [internal(chosen), hostname] };
+}
+
+/**
+ * A node's address as pods see it, and the first of the other family if it has one: internal ones first, external ones where there are none
+ * (pkg/util/node GetNodeHostIPs). A machine with several networks has more addresses than pods are told of.
+ */
+export function hostIPs(addresses: readonly NodeAddress[] | undefined): string[] {
+  const ofType = (type: string): string[] =>
+    (addresses ?? []).flatMap((one) => (one.type === type && isIP(one.address) !== 0 ? [one.address] : []));
+  const [first, ...others] = [...ofType('InternalIP'), ...ofType('ExternalIP')];
+  if (first === undefined) return [];
+  const second = others.find((ip) => isIPv6(ip) !== isIPv6(first));
+  return second === undefined ? [first] : [first, second];
 }
 
 /** The annotation that tells a cloud controller which addresses --node-ip asks for; undefined: there must be none. */

@@ -3,8 +3,9 @@ import { basename, dirname, join } from 'node:path';
 import type { ContainerConfig, LinuxContainerResources, PodSandboxConfig } from '../../cri-protos/generated/cri.ts';
 import type { Clock } from '../base/clock.ts';
 import { AgentError, hasCode, messageOf, unreachable } from '../base/errors.ts';
+import type { Log } from '../base/log.ts';
 import type { Container, ResourceRequirements } from '../model/generated/api.ts';
-import { type AgentPod, asContainer, containersOf } from '../model/pod.ts';
+import { type AgentPod, asContainer, containersOf, podKey } from '../model/pod.ts';
 import { bound, type ContainerResize, resizeOrder, type Size, sizedContainer } from './allocation.ts';
 import { legacyLogLink } from './container-config.ts';
 import { runHook } from './hooks.ts';
@@ -50,6 +51,7 @@ export type RecordEvent = (pod: AgentPod, type: 'Normal' | 'Warning', reason: st
 export interface ApplyDeps {
   readonly cri: RuntimeControl;
   readonly clock: Clock;
+  readonly log: Pick<Log, 'warn'>;
   readonly recordEvent: RecordEvent;
   readonly podLogsDir: string;
   /** /var/log/containers */
@@ -274,12 +276,12 @@ async function startContainer(
   recordEvent(pod, 'Normal', 'Created', 'Container created', path);
   signal.throwIfAborted();
   try {
-    // The link takes no time of its own meanwhile. Both have ended before either's failure is told.
-    const both = await Promise.allSettled([
+    // The link takes no time of its own meanwhile.
+    const [started] = await Promise.allSettled([
       cri.startContainer({ container_id: id }, patient.signal),
       linkLog(deps, pod, container.name, id, config.log_path ?? ''),
     ]);
-    for (const one of both) if (one.status === 'rejected') throw one.reason;
+    if (started.status === 'rejected') throw started.reason;
   } catch (error) {
     throw fail('RunContainerError', error);
   }
@@ -419,15 +421,18 @@ async function checkMemoryUse(deps: ApplyDeps, pod: AgentPod, action: ResizeActi
   throw new AgentError('ResizeError', `cannot decrease memory limits: ${list}`);
 }
 
-/** The link that log collectors follow: its name says what the runtime's own path does not. */
+/** The link that log collectors follow: its name says what the runtime's own path does not. Never throws. */
 async function linkLog(deps: ApplyDeps, pod: AgentPod, container: string, id: string, logPath: string): Promise<void> {
   const link = join(deps.containerLogsDir, legacyLogLink(pod, container, id));
   const target = join(podLogDirectory(deps.podLogsDir, pod.metadata), logPath);
   try {
     await mkdir(deps.containerLogsDir, { recursive: true });
-    await symlink(target, link);
+    await symlink(target, link).catch((error: unknown) => {
+      if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error;
+    });
   } catch (error) {
-    if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw named('RunContainerError', error);
+    // The container runs all the same, and its hook is still to come.
+    deps.log.warn({ pod: podKey(pod), podUid: pod.metadata.uid, container, link, err: messageOf(error) }, 'no link to a log');
   }
 }
 

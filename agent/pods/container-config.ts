@@ -52,7 +52,7 @@ export function containerConfig(pod: AgentPod, container: Container, inputs: Con
     envs: inputs.envs,
     // The runtime shows files with their owners moved into the pod's range.
     mounts:
-      namespaces.userns_options === undefined
+      namespaces.userns_options?.mode !== 'POD'
         ? inputs.mounts
         : inputs.mounts.map((mount) => ({
             ...mount,
@@ -72,8 +72,13 @@ export function containerConfig(pod: AgentPod, container: Container, inputs: Con
     stdin_once: container.stdinOnce === true,
     tty: container.tty === true,
     linux: { resources: inputs.resources, security_context: { ...inputs.security, namespace_options: targeted } },
-    stop_signal: inputs.stopSignals ? (container.lifecycle?.stopSignal as Signal | undefined) : undefined,
+    stop_signal: inputs.stopSignals ? stopSignal(container.lifecycle?.stopSignal) : undefined,
   };
+}
+
+/** A signal as the CRI names it, which has no room for signs: `SIGRTMIN+1` is SIGRTMINPLUS1. */
+function stopSignal(name: string | undefined): Signal | undefined {
+  return name?.replace('+', 'PLUS').replace('-', 'MINUS') as Signal | undefined;
 }
 
 /** The name of a container's link in /var/log/containers: `<pod>_<namespace>_<container>-<id>.log`, cut as kubelet does where it would be too long. */

@@ -191,8 +191,12 @@ export function podHostname(pod: AgentPod, clusterDomain: string): { hostname: s
   return { hostname: name, domain: `${subdomain}.${pod.metadata.namespace}.svc.${clusterDomain}` };
 }
 
-/** What the kernel of the sandbox is told as host name: the short one, or the full one when the pod asks. Throws AgentError InvalidHostname. */
+/**
+ * What the kernel of the sandbox is told as host name: the short one, or the full one when the pod asks; `''` on the node's network, where it has the
+ * node's. Throws AgentError InvalidHostname.
+ */
 export function sandboxHostname(pod: AgentPod, clusterDomain: string): string {
+  if (pod.spec.hostNetwork === true) return '';
   const { hostname, domain } = podHostname(pod, clusterDomain);
   if (domain === '' || pod.spec.setHostnameAsFQDN !== true) return hostname;
   const fqdn = `${hostname}.${domain}`;

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import type { DNSConfig, LinuxContainerResources, PodSandboxConfig, PortMapping, UserNamespace } from '../../cri-protos/generated/cri.ts';
-import type { AgentPod } from '../model/pod.ts';
+import { type AgentPod, containersOf } from '../model/pod.ts';
 import { sandboxLabels } from './labels.ts';
 import { namespacesOf } from './security.ts';
 
@@ -8,6 +8,7 @@ export interface SandboxInputs {
   readonly attempt: number;
   /** `podLogsDir`: /var/log/pods. */
   readonly podLogsDir: string;
+  /** `''` for a pod on the node's network. */
   readonly hostname: string;
   readonly dns: DNSConfig;
   /** In the form of the runtime's cgroup driver. */
@@ -27,12 +28,11 @@ export function podLogDirectory(podLogsDir: string, pod: { namespace: string; na
 export function sandboxConfig(pod: AgentPod, inputs: SandboxInputs): PodSandboxConfig {
   const { name, namespace, uid } = pod.metadata;
   const sc = pod.spec.securityContext;
-  const containers = [...pod.spec.containers, ...(pod.spec.initContainers ?? [])];
   return {
     metadata: { name, namespace, uid, attempt: inputs.attempt },
     labels: sandboxLabels(pod),
     annotations: pod.metadata.annotations ?? {},
-    hostname: pod.spec.hostNetwork === true ? '' : inputs.hostname,
+    hostname: inputs.hostname,
     log_directory: podLogDirectory(inputs.podLogsDir, pod.metadata),
     dns_config: inputs.dns,
     port_mappings: portMappings(pod),
@@ -43,7 +43,7 @@ export function sandboxConfig(pod: AgentPod, inputs: SandboxInputs): PodSandboxC
       resources: inputs.resources,
       security_context: {
         namespace_options: namespacesOf(pod, inputs.users),
-        privileged: containers.some((c) => c.securityContext?.privileged === true),
+        privileged: containersOf(pod).some(({ container }) => container.securityContext?.privileged === true),
         // The pause process needs next to nothing: it always gets the runtime's profile (kubernetes#84623).
         seccomp: { profile_type: 'RuntimeDefault' },
         run_as_user: sc?.runAsUser === undefined ? undefined : { value: sc.runAsUser },

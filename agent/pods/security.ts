@@ -9,8 +9,8 @@ export interface SecurityOptions {
   readonly seccompRoot: string;
   /** `seccompDefault`: containers without a profile get the runtime's. */
   readonly seccompDefault: boolean;
-  /** CPUs there may ever be, for the thermal_throttle paths that are masked. */
-  readonly possibleCpus: number;
+  /** Folders of the CPUs' heat counters (`…/cpu0/thermal_throttle`), which are masked: they tell what neighbours do. */
+  readonly thermalThrottles: readonly string[];
 }
 
 /** The user an image names: a number, a name, or neither. */
@@ -47,13 +47,21 @@ export function verifyNonRoot(pod: AgentPod, container: Container, image: ImageU
   if (image.uid === undefined && image.username !== '') {
     refuse(`container has runAsNonRoot and image has non-numeric user (${image.username}), cannot verify user is non-root`);
   }
+  if (image.uid === undefined) return;
   if (image.uid === 0) refuse('container has runAsNonRoot and image will run as root');
+  if (image.uid < 0 || image.uid > maxUserId) {
+    const range = `must be between 0 and ${maxUserId}, inclusive`;
+    refuse(`container has runAsNonRoot and image has an invalid user id (${image.uid}). (Must be 1-(${maxUserId})): ${range}`);
+  }
 }
+
+const maxUserId = 2 ** 31 - 1;
 
 /** Which namespaces a pod's sandbox and containers share with whom. */
 export function namespacesOf(pod: AgentPod, users: UserNamespace | undefined): NamespaceOption {
   return {
-    ...(users === undefined ? {} : { userns_options: users }),
+    // Said although it is the default: CRI-O looks for annotations where nothing is said.
+    userns_options: users ?? { mode: 'NODE' },
     network: pod.spec.hostNetwork === true ? 'NODE' : 'POD',
     ipc: pod.spec.hostIPC === true ? 'NODE' : 'POD',
     pid: pod.spec.hostPID === true ? 'NODE' : pod.spec.shareProcessNamespace === true ? 'POD' : 'CONTAINER',
@@ -82,7 +90,7 @@ export function containerSecurity(
     supplemental_groups: [...(podSc?.fsGroup === undefined ? [] : [podSc.fsGroup]), ...(podSc?.supplementalGroups ?? [])],
     supplemental_groups_policy: podSc?.supplementalGroupsPolicy === 'Strict' ? 'Strict' : 'Merge',
     no_new_privs: sc.allowPrivilegeEscalation === false,
-    ...procPaths(sc.procMount, options.possibleCpus),
+    ...procPaths(sc.procMount, options.thermalThrottles),
     seccomp: seccompProfile(container.securityContext?.seccompProfile ?? podSc?.seccompProfile, options),
     ...apparmor,
   };
@@ -143,10 +151,11 @@ function apparmorProfile(pod: AgentPod, container: Container): Pick<LinuxContain
 }
 
 function fromAnnotation(text: string | undefined): AppArmorProfile | undefined {
-  if (text === undefined || text === '') return undefined;
   if (text === 'runtime/default') return { type: 'RuntimeDefault' };
-  if (text.startsWith('localhost/')) return { type: 'Localhost', localhostProfile: text.slice('localhost/'.length) };
-  return { type: 'Unconfined' };
+  if (text === 'unconfined') return { type: 'Unconfined' };
+  if (text?.startsWith('localhost/') === true) return { type: 'Localhost', localhostProfile: text.slice('localhost/'.length) };
+  // Nonsense says nothing, and must not lift the pod's own profile.
+  return undefined;
 }
 
 // What containers must not read or write under /proc and /sys unless procMount is Unmasked (pkg/securitycontext/util.go; containerd's own defaults agree).
@@ -166,8 +175,10 @@ const maskedPaths = [
 ];
 const readonlyPaths = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger'];
 
-function procPaths(procMount: string | undefined, cpus: number): { masked_paths: string[]; readonly_paths: string[] } {
+function procPaths(
+  procMount: string | undefined,
+  thermalThrottles: readonly string[],
+): Pick<LinuxContainerSecurityContext, 'masked_paths' | 'readonly_paths'> {
   if (procMount === 'Unmasked') return { masked_paths: [], readonly_paths: [] };
-  const throttles = Array.from({ length: cpus }, (_, cpu) => `/sys/devices/system/cpu/cpu${cpu}/thermal_throttle`);
-  return { masked_paths: [...maskedPaths, ...throttles], readonly_paths: readonlyPaths };
+  return { masked_paths: [...maskedPaths, ...thermalThrottles], readonly_paths: readonlyPaths };
 }

@@ -18,10 +18,12 @@ const allIds = 2 ** 32;
 
 /**
  * The pool that the node has: what /etc/subuid and /etc/subgid (which must agree) give to the user `kubelet`, or all but the first `perPod` IDs where
- * there is no such user. Throws AgentError InvalidUserNamespaces with what is wrong.
+ * there is no such user or both files leave it out. Throws AgentError InvalidUserNamespaces with what is wrong.
  */
 export function idPool(perPod: number, maxPods: number, files: { passwd: string; subuid: string; subgid: string }): IdPool {
-  if (!/^kubelet:/m.test(files.passwd)) return { first: perPod, length: allIds - perPod, perPod };
+  const named = (text: string): boolean => /^kubelet:/m.test(text);
+  // A user of that name alone says nothing of IDs: a kubelet too takes the default then, where no tool for subordinate IDs is installed.
+  if (!named(files.passwd) || (!named(files.subuid) && !named(files.subgid))) return { first: perPod, length: allIds - perPod, perPod };
   const refuse = (why: string): never => {
     throw new AgentError('InvalidUserNamespaces', `user namespaces: ${why}; mend the lines of user kubelet in /etc/subuid and /etc/subgid`);
   };

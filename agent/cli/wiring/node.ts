@@ -1,4 +1,4 @@
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { flushCompileCache } from 'node:module';
 import { join } from 'node:path';
 import type { StatusResponse } from '../../../cri-protos/generated/cri.ts';
@@ -22,7 +22,7 @@ import { createRunJournalctl } from '../../drivers/logs/journalctl.ts';
 import { readContainerLog } from '../../drivers/logs/read.ts';
 import { openMounts } from '../../drivers/mounts/mounts.ts';
 import * as volumeDisk from '../../drivers/mounts/volume-disk.ts';
-import { hasAppArmor, hostName, readMachine, readNetwork, resolveHost } from '../../drivers/proc/machine.ts';
+import { hasAppArmor, hostName, readMachine, readNetwork, resolveHost, thermalThrottles } from '../../drivers/proc/machine.ts';
 import { openNotify, watchdogMs } from '../../drivers/systemd/notify.ts';
 import type { Condition } from '../../eviction/thresholds.ts';
 import type { Eviction } from '../../eviction/worker.ts';
@@ -30,11 +30,11 @@ import { startLogRotation } from '../../logs/worker.ts';
 import type { PodStatus, SubjectAccessReview, TokenRequest, TokenReview } from '../../model/generated/api.ts';
 import type { AgentNode, AgentPod } from '../../model/pod.ts';
 import { parseQuantity } from '../../model/quantity.ts';
+import { hostIPs } from '../../node/addresses.ts';
 import { cgroupCapacity, effectiveReservations } from '../../node/capacity.ts';
 import { startNode } from '../../node/worker.ts';
 import { admitPod } from '../../pods/admission.ts';
 import type { DnsSettings } from '../../pods/dns.ts';
-import { parseResolvConf } from '../../pods/dns.ts';
 import { expandAll } from '../../pods/env-expand.ts';
 import { leftovers } from '../../pods/leftovers.ts';
 import { type Mirrors, startMirrors } from '../../pods/mirror-worker.ts';
@@ -69,6 +69,7 @@ import { createNodeMetrics } from './metrics.ts';
 import { createNodeView } from './node-view.ts';
 import { createPodApply } from './pod-apply.ts';
 import { createPodObjects } from './pod-objects.ts';
+import { openResolvConf } from './resolv-conf.ts';
 import { createResourcePage } from './resource-metrics.ts';
 import { serverSettings } from './settings.ts';
 import { startStaticSources } from './static-sources.ts';
@@ -267,7 +268,7 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     }),
   );
   await node.known;
-  const hostIps = (): string[] => (node.node()?.status?.addresses ?? []).filter((a) => a.type === 'InternalIP').map((a) => a.address);
+  const hostIps = (): string[] => hostIPs(node.node()?.status?.addresses);
   const networkProblem = (): string | undefined => {
     if (runtimeStatus === undefined) return 'network is not ready: container runtime status check may not have completed yet';
     const condition = runtimeStatus.status?.conditions?.find((c) => c.type === 'NetworkReady');
@@ -338,8 +339,9 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     swapBehavior: kc.memorySwap.swapBehavior,
     singleProcessOomKill: kc.singleProcessOOMKill ?? cgroups.version === 1,
   };
+  const resolvConf = await openResolvConf(kc.resolvConf, kc.clusterDomain, nodeEvent);
   const dns = async (): Promise<DnsSettings> => ({
-    resolvConf: kc.resolvConf === '' ? undefined : parseResolvConf(await readFile(kc.resolvConf, 'utf8')),
+    resolvConf: await resolvConf(),
     clusterDNS: kc.clusterDNS,
     clusterDomain: kc.clusterDomain,
     nodeIPs: hostIps(),
@@ -356,7 +358,9 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
   const apply = createPodApply({
     cri,
     clock,
+    log,
     recordEvent,
+    nodeEvent,
     rootDir: config.rootDir,
     podLogsDir: kc.podLogsDir,
     nodeName,
@@ -366,7 +370,11 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     allocatable: () => node.node()?.status?.allocatable ?? {},
     cgroupTree: tree,
     policy: () => policy,
-    security: { seccompRoot: join(config.rootDir, 'seccomp'), seccompDefault: kc.seccompDefault, possibleCpus: machine.cpus },
+    security: {
+      seccompRoot: join(config.rootDir, 'seccomp'),
+      seccompDefault: kc.seccompDefault,
+      thermalThrottles: await thermalThrottles(),
+    },
     resources,
     volumes,
     images,

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { ImageSpec, Mount, PodSandboxConfig } from '../../../cri-protos/generated/cri.ts';
 import type { Clock } from '../../base/clock.ts';
 import { AgentError } from '../../base/errors.ts';
+import type { Log } from '../../base/log.ts';
 import type { ReadonlyTable } from '../../base/table.ts';
 import type { DeviceParts } from '../../devices/grants.ts';
 import type { Devices } from '../../devices/worker.ts';
@@ -32,7 +33,9 @@ import type { UserNamespaces } from './user-namespaces.ts';
 export interface PodApplyOptions {
   readonly cri: CriClient;
   readonly clock: Clock;
+  readonly log: Log;
   readonly recordEvent: RecordEvent;
+  readonly nodeEvent: (type: 'Warning', reason: string, message: string) => void;
   readonly rootDir: string;
   readonly podLogsDir: string;
   readonly nodeName: string;
@@ -112,7 +115,10 @@ export function createPodApply(options: PodApplyOptions): PodsOptions['apply'] {
     const { config, events } = podDns(pod, settings);
     if (!dnsTold.has(pod.metadata.uid)) {
       dnsTold.add(pod.metadata.uid);
-      for (const event of events) if (event.on === 'pod') recordEvent(pod, 'Warning', event.reason, event.message);
+      for (const event of events) {
+        if (event.on === 'pod') recordEvent(pod, 'Warning', event.reason, event.message);
+        else options.nodeEvent('Warning', event.reason, event.message);
+      }
     }
     const policy = options.policy();
     return sandboxConfig(pod, {
@@ -141,9 +147,10 @@ export function createPodApply(options: PodApplyOptions): PodsOptions['apply'] {
       pod.spec.hostNetwork === true
         ? hostNetworkHosts(await readFile('/etc/hosts', 'utf8'), pod.spec.hostAliases)
         : managedHosts(ips, hostname, domain, pod.spec.hostAliases);
-    // Written in place: containers that run have this very file bound.
+    // Written in place: containers that run have this very file bound. Any user of the image may read it; a umask must not say otherwise.
     await writeFile(path, text, { mode: 0o644 });
-    return [{ host_path: path, container_path: '/etc/hosts', readonly: false }];
+    await chmod(path, 0o644);
+    return [{ host_path: path, container_path: '/etc/hosts', readonly: false, selinux_relabel: true }];
   }
 
   /** A fresh file for the container's last words. */
@@ -157,12 +164,13 @@ export function createPodApply(options: PodApplyOptions): PodsOptions['apply'] {
     // Any user of the image may write it; a umask must not say otherwise.
     await writeFile(path, '', { mode: 0o666 });
     await chmod(path, 0o666);
-    return [{ host_path: path, container_path: target.startsWith('/') ? target : `/${target}`, readonly: false }];
+    return [{ host_path: path, container_path: target.startsWith('/') ? target : `/${target}`, readonly: false, selinux_relabel: true }];
   }
 
   return {
     cri,
     clock,
+    log: options.log,
     recordEvent,
     podLogsDir: options.podLogsDir,
     containerLogsDir: '/var/log/containers',
@@ -211,7 +219,8 @@ export function createPodApply(options: PodApplyOptions): PodsOptions['apply'] {
           ofPod.set(name, {
             image: volume.imageRef,
             user_specified_image: image.reference ?? '',
-            runtime_handler: runtimeHandlerOf(pod),
+            // As it was pulled: images by runtime are behind the gate RuntimeClassInImageCriAPI, which is off.
+            runtime_handler: '',
             annotations: pod.metadata.annotations ?? {},
           });
         }),
@@ -258,7 +267,8 @@ export function createPodApply(options: PodApplyOptions): PodsOptions['apply'] {
         command: expandAll(container.command, allEnvs),
         args: expandAll(container.args, allEnvs),
         envs: allEnvs.map(({ name, value }) => ({ key: name, value })),
-        mounts: [...volumeMounts, ...parts.mounts.map(asMount), ...hosts, ...termination],
+        // Where a plugin and the pod mount at one path, the pod's comes later and counts.
+        mounts: [...parts.mounts.map(asMount), ...volumeMounts, ...hosts, ...termination],
         devices: parts.devices,
         cdiDevices: parts.cdiDevices,
         deviceAnnotations: parts.annotations,

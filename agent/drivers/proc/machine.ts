@@ -1,5 +1,5 @@
 import { lookup } from 'node:dns/promises';
-import { readdir, readFile, statfs } from 'node:fs/promises';
+import { access, readdir, readFile, statfs } from 'node:fs/promises';
 import os from 'node:os';
 import { AgentError, messageOf } from '../../base/errors.ts';
 import { countCpuList, countProcessors, type DefaultRoute, parseDefaultRoutes, parseMeminfo, parseOsName } from './parse.ts';
@@ -61,6 +61,21 @@ async function required(path: string): Promise<string> {
   } catch (error) {
     throw new AgentError('MachineFacts', `cannot read ${path}: ${messageOf(error)}`, { cause: error });
   }
+}
+
+/** The folders of the heat counters of this machine's CPUs, those that are offline included; most virtual machines have none. */
+export async function thermalThrottles(cpus = '/sys/devices/system/cpu'): Promise<string[]> {
+  const names = (await readdir(cpus).catch(() => [])).filter((name) => /^cpu\d+$/.test(name));
+  const folders = names.sort((a, b) => Number(a.slice(3)) - Number(b.slice(3))).map((name) => `${cpus}/${name}/thermal_throttle`);
+  const there = await Promise.all(
+    folders.map((folder) =>
+      access(folder).then(
+        () => true,
+        () => false,
+      ),
+    ),
+  );
+  return folders.filter((_, i) => there[i]);
 }
 
 /** True when the kernel enforces AppArmor profiles. */

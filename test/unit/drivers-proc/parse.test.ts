@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { test } from 'node:test';
-import { readMachine, readNetwork } from '../../../agent/drivers/proc/machine.ts';
+import { readMachine, readNetwork, thermalThrottles } from '../../../agent/drivers/proc/machine.ts';
 import { countCpuList, countProcessors, parseDefaultRoutes, parseMeminfo, parseOsName } from '../../../agent/drivers/proc/parse.ts';
 
 test('meminfo: kB are KiB', () => {
@@ -60,4 +63,16 @@ test('this machine has facts', async () => {
 
 test('a filesystem that is not there has no size', async () => {
   assert.equal((await readMachine('/does/not/exist')).storageBytes, undefined);
+});
+
+test('heat counters: of the CPUs that have any, in order', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'cpus-'));
+  try {
+    for (const cpu of ['cpu10', 'cpu2', 'cpufreq']) mkdirSync(join(folder, cpu, 'thermal_throttle'), { recursive: true });
+    mkdirSync(join(folder, 'cpu3'));
+    assert.deepEqual(await thermalThrottles(folder), [`${folder}/cpu2/thermal_throttle`, `${folder}/cpu10/thermal_throttle`]);
+    assert.deepEqual(await thermalThrottles(join(folder, 'none')), []);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 });

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { NetworkFacts } from '../../../agent/drivers/proc/machine.ts';
-import { planAddresses, providedIpAnnotation } from '../../../agent/node/addresses.ts';
+import type { NodeAddress } from '../../../agent/model/generated/api.ts';
+import { hostIPs, planAddresses, providedIpAnnotation } from '../../../agent/node/addresses.ts';
 import { network } from './fixtures.ts';
 
 interface Case {
@@ -83,3 +84,24 @@ test('the annotation for a cloud controller', () => {
   assert.equal(providedIpAnnotation(['10.0.0.1'], false), undefined);
   assert.equal(providedIpAnnotation(['::'], true), undefined);
 });
+
+const ofTypes = (text: string): NodeAddress[] =>
+  text.split(' ').map((one) => ({ type: one.split('=')[0] ?? '', address: one.split('=')[1] ?? '' }));
+const seen: [string, NodeAddress[] | undefined, string[]][] = [
+  ['none yet', undefined, []],
+  ['a name only', ofTypes('Hostname=n'), []],
+  ['the internal one', ofTypes('ExternalIP=203.0.113.1 InternalIP=10.0.0.1 Hostname=n'), ['10.0.0.1']],
+  ['an external one where there is no other', ofTypes('ExternalIP=203.0.113.1'), ['203.0.113.1']],
+  ['one of each family', ofTypes('InternalIP=fd00::1 InternalIP=10.0.0.1'), ['fd00::1', '10.0.0.1']],
+  [
+    'no second one of a family',
+    ofTypes('InternalIP=10.0.0.1 InternalIP=10.1.0.1 InternalIP=fd00::1 InternalIP=fd00::2'),
+    ['10.0.0.1', 'fd00::1'],
+  ],
+  [
+    'the other family from outside',
+    ofTypes('InternalIP=10.0.0.1 ExternalIP=203.0.113.1 ExternalIP=2001:db8::1'),
+    ['10.0.0.1', '2001:db8::1'],
+  ],
+];
+for (const [name, addresses, want] of seen) test(`addresses that pods are told: ${name}`, () => assert.deepEqual(hostIPs(addresses), want));

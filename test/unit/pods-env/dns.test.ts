@@ -121,6 +121,7 @@ describe('host names', () => {
     assert.equal(sandboxHostname(pod({ subdomain: 's' }), 'cluster.local'), 'p');
     assert.equal(sandboxHostname(pod({ subdomain: 's', setHostnameAsFQDN: true }), 'cluster.local'), 'p.s.ns.svc.cluster.local');
     assert.throws(() => sandboxHostname(pod({ subdomain: 's', setHostnameAsFQDN: true }, 'p'.repeat(50)), 'cluster.local'), /is too long/);
+    assert.equal(sandboxHostname(pod({ hostNetwork: true, subdomain: 's', setHostnameAsFQDN: true }, 'p'.repeat(50)), 'd'), '');
   });
 });
 

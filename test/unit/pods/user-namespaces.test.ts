@@ -22,6 +22,7 @@ const kubelet = (range: string, gids = range) => ({
 
 test('pool: all but the first range where there is no user kubelet, else what the files give it', () => {
   assert.deepEqual(idPool(perPod, 110, none), { first: perPod, length: 2 ** 32 - perPod, perPod });
+  assert.deepEqual(idPool(perPod, 110, { ...kubelet('0:0'), subuid: 'ann:100000:65536\n', subgid: '' }), idPool(perPod, 110, none));
   assert.deepEqual(idPool(perPod, 110, kubelet(`131072:${perPod * 110}`)), { first: 131_072, length: perPod * 110, perPod });
 });
 
@@ -29,6 +30,7 @@ const wrong: { name: string; files: ReturnType<typeof kubelet>; message: RegExp 
   { name: 'too few', files: kubelet(`65536:${perPod * 3}`), message: /not enough for 110 pods/ },
   { name: 'not aligned', files: kubelet('65537:65536'), message: /must be a multiple/ },
   { name: 'root’s own', files: kubelet('0:65536'), message: /and not 0/ },
+  { name: 'users only', files: { ...kubelet('65536:65536'), subgid: '' }, message: /the same for users and groups/ },
   { name: 'users and groups differ', files: kubelet('65536:65536', '131072:65536'), message: /the same for users and groups/ },
 ];
 for (const { name, files, message } of wrong) test(`pool: ${name}`, () => assert.throws(() => idPool(perPod, 110, files), message));
@@ -53,7 +55,7 @@ test('what is remembered is read again; what is not a range of this node is refu
 test('the runtime is told the range, and every mount is moved into it', () => {
   const p = pod({ hostUsers: false });
   const users = userNamespace(perPod, perPod);
-  const options = { seccompRoot: '/', seccompDefault: false, possibleCpus: 1 };
+  const options = { seccompRoot: '/', seccompDefault: false, thermalThrottles: [] };
   const security = containerSecurity(p, container('a'), { uid: 0, username: '' }, options, users);
   assert.equal(security.namespace_options?.userns_options?.mode, 'POD');
   const inputs = {

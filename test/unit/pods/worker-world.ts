@@ -99,6 +99,7 @@ export function startWorld({ wants = [], holds = [], cri, apply, options }: Stor
         ...cri?.(world),
       },
       clock: systemClock,
+      log: silentLog,
       recordEvent: () => undefined,
       podLogsDir: join(folder, 'logs'),
       containerLogsDir: join(folder, 'links'),
