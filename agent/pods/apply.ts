@@ -10,7 +10,7 @@ import { bound, type ContainerResize, resizeOrder, type Size, sizedContainer } f
 import { legacyLogLink } from './container-config.ts';
 import { runHook } from './hooks.ts';
 import type { RuntimePod } from './observed.ts';
-import { latestContainer } from './observed.ts';
+import { latestContainer, usableSandbox } from './observed.ts';
 import { minimumGraceSeconds, type PodAction } from './plan.ts';
 import type { Made } from './runtime-watch.ts';
 import { podLogDirectory } from './sandbox-config.ts';
@@ -134,7 +134,10 @@ export async function applyAction(
       await deps.unmountVolumes(uid, signal);
       return done;
     case 'pullImage': {
-      const config = await deps.sandboxConfig(pod, 0, signal);
+      const config = await deps.sandboxConfig(pod, 0, signal).catch((error: unknown) => {
+        // Without a sandbox that is the sandbox's failure, and told as such; the container merely waits.
+        throw named(usableSandbox(runtime) === undefined ? 'FailedCreatePodSandBox' : 'CreateContainerConfigError', error);
+      });
       return { kind: 'image', imageRef: await deps.ensureImage(pod, containerNamed(pod, action.container), config, signal) };
     }
     case 'createSandbox': {
