@@ -4,6 +4,7 @@ import { compareQuantity, parseMilli, parseQuantity } from '../model/quantity.ts
 import { podRequests, type ResourceList } from '../model/resources.ts';
 import { choosePreempted, isCriticalPod, shortfallText } from './preemption.ts';
 import { appArmorProfileOf } from './security.ts';
+import { sysctlName } from './sysctl-name.ts';
 import type { Rejection } from './worker.ts';
 
 export interface AdmissionInput {
@@ -78,11 +79,11 @@ const safeSysctls: Readonly<Record<string, readonly [number, number]>> = {
 function sysctlRejection({ pod, allowedUnsafeSysctls, kernelVersion }: AdmissionInput): Rejection | undefined {
   const [major = 0, minor = 0] = kernelVersion.split('.').map((part) => Number.parseInt(part, 10));
   for (const { name: raw } of pod.spec.securityContext?.sysctls ?? []) {
-    const name = normalizeSysctl(raw);
+    const name = sysctlName(raw);
     const since = Object.hasOwn(safeSysctls, name) ? safeSysctls[name] : undefined;
     const safe = since !== undefined && (major > since[0] || (major === since[0] && minor >= since[1]));
     const listed = allowedUnsafeSysctls.some((a) => {
-      const allowed = normalizeSysctl(a);
+      const allowed = sysctlName(a);
       return allowed.endsWith('*') ? name.startsWith(allowed.slice(0, -1)) : allowed === name;
     });
     const refuse = (why: string): Rejection => ({ reason: 'SysctlForbidden', message: `forbidden sysctl: "${name}" ${why}` });
@@ -93,13 +94,6 @@ function sysctlRejection({ pod, allowedUnsafeSysctls, kernelVersion }: Admission
     } else if (name.startsWith('net.') && pod.spec.hostNetwork === true) return refuse('not allowed with host net enabled');
   }
   return undefined;
-}
-
-/** `net/ipv4/tcp_rmem` as `net.ipv4.tcp_rmem`: where a slash comes first, dots are part of names and slashes part them. */
-function normalizeSysctl(name: string): string {
-  const separator = /[./]/.exec(name)?.[0];
-  if (separator !== '/') return name;
-  return [...name].map((c) => (c === '/' ? '.' : c === '.' ? '/' : c)).join('');
 }
 
 function appArmorRejection({ pod, appArmor }: AdmissionInput): Rejection | undefined {

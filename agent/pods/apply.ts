@@ -249,9 +249,11 @@ async function startContainer(
   const { cri, recordEvent } = deps;
   const container = containerNamed(pod, action.container);
   const path = fieldPathOf(pod, action.container);
-  const fail = (code: string, error: unknown): AgentError => {
+  const fail = (code: string, error: unknown, id = ''): AgentError => {
     const failure = named(code, error);
-    if (!signal.aborted) recordEvent(pod, 'Warning', 'Failed', `Error: ${failure.message}`, path);
+    // The ID, which runtimes like to tell, would make each try an event of its own: the same failure is to be counted.
+    const message = id === '' ? failure.message : failure.message.replaceAll(id, container.name);
+    if (!signal.aborted) recordEvent(pod, 'Warning', 'Failed', `Error: ${message}`, path);
     return failure;
   };
   let config: ContainerConfig;
@@ -286,7 +288,7 @@ async function startContainer(
     ]);
     if (started.status === 'rejected') throw started.reason;
   } catch (error) {
-    throw fail('RunContainerError', error);
+    throw fail('RunContainerError', error, id);
   }
   recordEvent(pod, 'Normal', 'Started', 'Container started', path);
   if (container.lifecycle?.postStart !== undefined) await postStart(deps, pod, runtime, container, id, signal);

@@ -3,6 +3,7 @@ import type { DNSConfig, LinuxContainerResources, PodSandboxConfig, PortMapping,
 import { type AgentPod, containersOf } from '../model/pod.ts';
 import { sandboxLabels } from './labels.ts';
 import { namespacesOf } from './security.ts';
+import { sysctlName } from './sysctl-name.ts';
 
 export interface SandboxInputs {
   readonly attempt: number;
@@ -38,7 +39,8 @@ export function sandboxConfig(pod: AgentPod, inputs: SandboxInputs): PodSandboxC
     port_mappings: portMappings(pod),
     linux: {
       cgroup_parent: inputs.cgroupParent,
-      sysctls: Object.fromEntries((sc?.sysctls ?? []).map((s) => [s.name, s.value])),
+      // With slashes between its parts, runc takes a name for one that is not a pod's own.
+      sysctls: Object.fromEntries((sc?.sysctls ?? []).map((s) => [sysctlName(s.name), s.value])),
       overhead: inputs.overhead,
       resources: inputs.resources,
       security_context: {

@@ -48,7 +48,7 @@ describe('a sandbox', () => {
     assert.deepEqual(config({ containers, hostNetwork: true }).port_mappings, []);
   });
 
-  test('security: the pod’s own, sysctls as they are, always the runtime’s seccomp profile, users said to be the node’s', () => {
+  test('security: the pod’s own, sysctls with dots, always the runtime’s seccomp profile, users said to be the node’s', () => {
     const { linux } = config({
       hostPID: true,
       securityContext: {
@@ -56,11 +56,19 @@ describe('a sandbox', () => {
         runAsGroup: 2,
         fsGroup: 3,
         supplementalGroups: [4],
-        sysctls: [{ name: 'net.ipv4.ping_group_range', value: '0 0' }],
+        sysctls: [
+          { name: 'net.ipv4.ping_group_range', value: '0 0' },
+          { name: 'kernel/shm_rmid_forced', value: '1' },
+          { name: 'net/ipv4/conf/eth0.100/rp_filter', value: '2' },
+        ],
         seccompProfile: { type: 'Unconfined' },
       },
     });
-    assert.deepEqual(linux?.sysctls, { 'net.ipv4.ping_group_range': '0 0' });
+    assert.deepEqual(linux?.sysctls, {
+      'net.ipv4.ping_group_range': '0 0',
+      'kernel.shm_rmid_forced': '1',
+      'net.ipv4.conf.eth0/100.rp_filter': '2',
+    });
     assert.deepEqual(linux?.security_context, {
       namespace_options: { network: 'POD', ipc: 'POD', pid: 'NODE', userns_options: { mode: 'NODE' } },
       privileged: false,

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -64,41 +64,3 @@ for (const [name, lifecycle, ends] of [
     }
   });
 }
-
-test('a container whose log cannot be linked runs all the same, and its postStart hook with it', async () => {
-  const folder = mkdtempSync(join(tmpdir(), 'post-start-'));
-  try {
-    // A file where the folder of the links should be.
-    writeFileSync(join(folder, 'links'), '');
-    const story: string[] = [];
-    const deps: Partial<ApplyDeps> = {
-      clock: systemClock,
-      log: { warn: (_facts: unknown, message?: string) => void story.push(`warn ${message}`) },
-      podLogsDir: join(folder, 'logs'),
-      containerLogsDir: join(folder, 'links'),
-      recordEvent: (_pod, _type, reason) => void story.push(reason),
-      sandboxConfig: async () => ({}),
-      containerConfig: async () => ({ log_path: 'a/0.log' }),
-      containerActuated: () => undefined,
-      cri: {
-        createContainer: async () => ({ container_id: 'a-0' }),
-        startContainer: async () => ({}),
-        execSync: async ({ cmd }: { cmd: string[] }) => {
-          story.push(`exec ${cmd[0]}`);
-          return { exit_code: 0 };
-        },
-      } as unknown as ApplyDeps['cri'],
-    };
-    const result = await applyAction(
-      deps as ApplyDeps,
-      pod({ containers: [container('a', { lifecycle: { postStart: hook('hello') } })] }),
-      runtimePod(),
-      { kind: 'startContainer', container: 'a', containerKind: 'app', attempt: 0, sandboxId: 's0', imageRef: 'r', previousEnd: undefined },
-      new AbortController().signal,
-    );
-    assert.deepEqual(result, { kind: 'made', made: { sandboxId: 's0', containerId: 'a-0' } });
-    assert.deepEqual(story, ['Created', 'warn no link to a log', 'Started', 'exec hello']);
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
-});

@@ -1,0 +1,93 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { systemClock } from '../../../agent/base/clock.ts';
+import { AgentError } from '../../../agent/base/errors.ts';
+import { type ApplyDeps, applyAction } from '../../../agent/pods/apply.ts';
+import { container, pod, runtimePod } from './build.ts';
+
+test('a container whose log cannot be linked runs all the same, and its postStart hook with it', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'start-container-'));
+  try {
+    // A file where the folder of the links should be.
+    writeFileSync(join(folder, 'links'), '');
+    const story: string[] = [];
+    const deps: Partial<ApplyDeps> = {
+      clock: systemClock,
+      log: { warn: (_facts: unknown, message?: string) => void story.push(`warn ${message}`) },
+      podLogsDir: join(folder, 'logs'),
+      containerLogsDir: join(folder, 'links'),
+      recordEvent: (_pod, _type, reason) => void story.push(reason),
+      sandboxConfig: async () => ({}),
+      containerConfig: async () => ({ log_path: 'a/0.log' }),
+      containerActuated: () => undefined,
+      cri: {
+        createContainer: async () => ({ container_id: 'a-0' }),
+        startContainer: async () => ({}),
+        execSync: async ({ cmd }: { cmd: string[] }) => {
+          story.push(`exec ${cmd[0]}`);
+          return { exit_code: 0 };
+        },
+      } as unknown as ApplyDeps['cri'],
+    };
+    const result = await applyAction(
+      deps as ApplyDeps,
+      pod({ containers: [container('a', { lifecycle: { postStart: { exec: { command: ['hello'] } } } })] }),
+      runtimePod(),
+      { kind: 'startContainer', container: 'a', containerKind: 'app', attempt: 0, sandboxId: 's0', imageRef: 'r', previousEnd: undefined },
+      new AbortController().signal,
+    );
+    assert.deepEqual(result, { kind: 'made', made: { sandboxId: 's0', containerId: 'a-0' } });
+    assert.deepEqual(story, ['Created', 'warn no link to a log', 'Started', 'exec hello']);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
+test('a start that fails is told by the container’s name, so that the event of each try is the same', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'start-container-'));
+  try {
+    const told: string[] = [];
+    const deps: Partial<ApplyDeps> = {
+      clock: systemClock,
+      podLogsDir: join(folder, 'logs'),
+      containerLogsDir: join(folder, 'links'),
+      recordEvent: (_pod, _type, reason, message) => void told.push(`${reason} ${message}`),
+      sandboxConfig: async () => ({}),
+      containerConfig: async () => ({ log_path: 'a/0.log' }),
+      containerActuated: () => undefined,
+      cri: {
+        createContainer: async () => ({ container_id: '0123abcd' }),
+        startContainer: async () => {
+          throw new AgentError('Unknown', 'runc: no cgroup /kubepods/0123abcd for 0123abcd');
+        },
+      } as unknown as ApplyDeps['cri'],
+    };
+    await assert.rejects(
+      applyAction(
+        deps as ApplyDeps,
+        pod(),
+        runtimePod(),
+        {
+          kind: 'startContainer',
+          container: 'a',
+          containerKind: 'app',
+          attempt: 0,
+          sandboxId: 's0',
+          imageRef: 'r',
+          previousEnd: undefined,
+        },
+        new AbortController().signal,
+      ),
+      (error) =>
+        error instanceof AgentError &&
+        error.code === 'RunContainerError' &&
+        error.message === 'runc: no cgroup /kubepods/0123abcd for 0123abcd',
+    );
+    assert.deepEqual(told, ['Created Container created', 'Failed Error: runc: no cgroup /kubepods/a for a']);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
