@@ -133,9 +133,8 @@ export function appArmorProfileOf(pod: AgentPod, container: Container): AppArmor
 
 function apparmorProfile(pod: AgentPod, container: Container): Pick<LinuxContainerSecurityContext, 'apparmor' | 'apparmor_profile'> {
   const profile = appArmorProfileOf(pod, container);
-  switch (profile?.type) {
-    case undefined:
-      return {};
+  if (profile === undefined) return {};
+  switch (profile.type) {
     case 'RuntimeDefault':
       return { apparmor: { profile_type: 'RuntimeDefault' }, apparmor_profile: 'runtime/default' };
     case 'Localhost':
@@ -145,8 +144,10 @@ function apparmorProfile(pod: AgentPod, container: Container): Pick<LinuxContain
         apparmor: { profile_type: 'Localhost', localhost_ref: profile.localhostProfile },
         apparmor_profile: `localhost/${profile.localhostProfile}`,
       };
-    default:
+    case 'Unconfined':
       return { apparmor: { profile_type: 'Unconfined' }, apparmor_profile: 'unconfined' };
+    default:
+      throw new AgentError('CreateContainerConfigError', `unknown apparmor profile type: "${profile.type}"`);
   }
 }
 

@@ -21,24 +21,29 @@ const allIds = 2 ** 32;
  * there is no such user or both files leave it out. Throws AgentError InvalidUserNamespaces with what is wrong.
  */
 export function idPool(perPod: number, maxPods: number, files: { passwd: string; subuid: string; subgid: string }): IdPool {
-  const named = (text: string): boolean => /^kubelet:/m.test(text);
+  const uid = /^kubelet:[^:]*:(\d+):/m.exec(files.passwd)?.[1];
+  const uids = rangesOf(files.subuid, uid);
+  const gids = rangesOf(files.subgid, uid);
   // A user of that name alone says nothing of IDs: a kubelet too takes the default then, where no tool for subordinate IDs is installed.
-  if (!named(files.passwd) || (!named(files.subuid) && !named(files.subgid))) return { first: perPod, length: allIds - perPod, perPod };
+  if (uid === undefined || (uids.length === 0 && gids.length === 0)) return { first: perPod, length: allIds - perPod, perPod };
   const refuse = (why: string): never => {
     throw new AgentError('InvalidUserNamespaces', `user namespaces: ${why}; mend the lines of user kubelet in /etc/subuid and /etc/subgid`);
   };
-  const uids = rangesOf(files.subuid);
-  const gids = rangesOf(files.subgid);
   if (uids.length !== 1 || uids.join() !== gids.join()) return refuse('user kubelet needs one range, the same for users and groups');
   const [first = 0, length = 0] = (uids[0] ?? '').split(':').map(Number);
+  if (!/^\d+:\d+$/.test(uids[0] ?? '')) return refuse(`"${uids[0]}" is no range: a first ID and a length are needed`);
   if (first % perPod !== 0 || first < perPod) return refuse(`its first ID ${first} must be a multiple of ${perPod}, and not 0`);
   if (length % perPod !== 0) return refuse(`its length ${length} must be a multiple of ${perPod}`);
   if (length / perPod < maxPods) return refuse(`its length ${length} is not enough for ${maxPods} pods`);
   return { first, length, perPod };
 }
 
-function rangesOf(text: string): string[] {
-  return text.split('\n').flatMap((line) => /^kubelet:(\d+:\d+)\s*$/.exec(line)?.[1] ?? []);
+/** `first:length` of the lines of user kubelet, by name or by number (subuid(5)); whatever else such a line holds is no range, and is refused as one. */
+function rangesOf(text: string, uid: string | undefined): string[] {
+  return text.split('\n').flatMap((line) => {
+    const [owner, ...range] = line.trim().split(':');
+    return owner === 'kubelet' || owner === uid ? range.join(':') : [];
+  });
 }
 
 /**

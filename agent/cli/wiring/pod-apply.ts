@@ -244,12 +244,15 @@ export function createPodApply(options: PodApplyOptions): PodsOptions['apply'] {
         allocatable: options.allocatable(),
         envFile: (volume, path) => volumes.readFile(pod, volume, path),
       });
-      const [volumeMounts, hosts, termination, parts] = await Promise.all([
+      const parts = await options.devices.prepare(pod, container, signal);
+      // Where a plugin and the pod name the same variable, the pod's comes later and counts (kubelet_pods.go GenerateRunContainerOptions).
+      const allEnvs = [...parts.envs, ...envs];
+      const [volumeMounts, hosts, termination] = await Promise.all([
         volumes.mountsFor(
           pod,
           container,
           {
-            expandSubPath: (expression) => expandSubPath(expression, envs),
+            expandSubPath: (expression) => expandSubPath(expression, allEnvs),
             recursiveReadOnlySupported: options.recursiveReadOnly(usableSandbox(runtime)?.runtimeHandler ?? ''),
             images: imageVolumes.get(pod.metadata.uid),
           },
@@ -257,10 +260,7 @@ export function createPodApply(options: PodApplyOptions): PodsOptions['apply'] {
         ),
         hostsMount(pod, container, ips),
         terminationMount(pod, container, attempt),
-        options.devices.prepare(pod, container, signal),
       ]);
-      // Where a plugin and the pod name the same variable, the pod's comes later and counts (kubelet_pods.go GenerateRunContainerOptions).
-      const allEnvs = [...parts.envs, ...envs];
       return containerConfig(pod, container, {
         attempt,
         imageRef,

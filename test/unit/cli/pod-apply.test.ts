@@ -31,10 +31,17 @@ function world(change: Partial<PodApplyOptions> = {}) {
     cgroupTree: undefined,
     policy: () => ({ cpuCfsQuota: false, hugePageSizes: [], cgroupVersion: 2, singleProcessOomKill: true, swapController: false }),
     security: { seccompRoot: '/', seccompDefault: false, thermalThrottles: [] },
-    volumes: { mountsFor: async () => [{ host_path: '/volume', container_path: '/same' }] },
+    volumes: {
+      mountsFor: async (_pod: unknown, _container: unknown, how: { expandSubPath: (expression: string) => { path: string } }) => [
+        { host_path: join('/volume', how.expandSubPath('$(DEVICE)-$(OWN)').path), container_path: '/same' },
+      ],
+    },
     devices: {
       prepare: async () => ({
-        envs: [],
+        envs: [
+          { name: 'DEVICE', value: 'card7' },
+          { name: 'OWN', value: 'theirs' },
+        ],
         mounts: [{ hostPath: '/device', containerPath: '/same', readonly: false }],
         devices: [],
         cdiDevices: [],
@@ -67,12 +74,14 @@ test('a name too long for the kernel matters to pods with a name of their own on
   await assert.rejects(it.apply.sandboxConfig(pod(long), 0, signal), /is too long \(64 characters is the max/);
 });
 
-test('mounts: a plugin’s before the pod’s own, files of the node relabelled, readable whatever the umask', async () => {
+test('a plugin’s mounts and variables come before the pod’s own, and are known to commands and paths; files of the node relabelled, readable whatever the umask', async () => {
   using it = world();
   const before = process.umask(0o077);
   try {
     const start = { attempt: 0, imageRef: 'r', runtime: runtimePod() };
-    const { mounts = [] } = await it.apply.containerConfig(pod(), container('a', { terminationMessagePath: 'dev/log' }), start, signal);
+    const wants = container('a', { terminationMessagePath: 'dev/log', args: ['$(DEVICE)'], env: [{ name: 'OWN', value: 'mine' }] });
+    const { mounts = [], args } = await it.apply.containerConfig(pod(), wants, start, signal);
+    assert.deepEqual(args, ['card7']);
     assert.deepEqual(
       mounts.map(({ container_path, selinux_relabel }) => [container_path, selinux_relabel === true]),
       [
@@ -82,7 +91,7 @@ test('mounts: a plugin’s before the pod’s own, files of the node relabelled,
         ['/dev/log', true],
       ],
     );
-    assert.deepEqual([mounts[0]?.host_path, mounts[1]?.host_path], ['/device', '/volume']);
+    assert.deepEqual([mounts[0]?.host_path, mounts[1]?.host_path], ['/device', '/volume/card7-mine']);
     assert.deepEqual(
       mounts.slice(2).map((mount) => statSync(mount.host_path ?? '').mode & 0o777),
       [0o644, 0o666],

@@ -127,6 +127,8 @@ describe('what the runtime is told', () => {
     assert.equal('apparmor' in said({}, {}, root, 'docker-default'), false));
   test('heat counters are masked with the rest', () =>
     assert.equal(said({}, { privileged: true }).masked_paths?.at(-1), '/sys/cpu7/thermal_throttle'));
+  test('an AppArmor profile of no known type is not taken for none', () =>
+    assert.throws(() => said({}, { appArmorProfile: { type: 'Lokalhost' } }), /unknown apparmor profile type: "Lokalhost"/));
   test('seccomp without a file', () =>
     assert.throws(
       () => said({ seccompProfile: { type: 'Localhost' } }, {}),

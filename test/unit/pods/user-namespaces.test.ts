@@ -23,6 +23,12 @@ const kubelet = (range: string, gids = range) => ({
 test('pool: all but the first range where there is no user kubelet, else what the files give it', () => {
   assert.deepEqual(idPool(perPod, 110, none), { first: perPod, length: 2 ** 32 - perPod, perPod });
   assert.deepEqual(idPool(perPod, 110, { ...kubelet('0:0'), subuid: 'ann:100000:65536\n', subgid: '' }), idPool(perPod, 110, none));
+  const byNumber = `990:131072:${perPod * 110}\n`;
+  assert.deepEqual(idPool(perPod, 110, { ...kubelet('0:0'), subuid: byNumber, subgid: byNumber }), {
+    first: 131_072,
+    length: perPod * 110,
+    perPod,
+  });
   assert.deepEqual(idPool(perPod, 110, kubelet(`131072:${perPod * 110}`)), { first: 131_072, length: perPod * 110, perPod });
 });
 
@@ -30,6 +36,7 @@ const wrong: { name: string; files: ReturnType<typeof kubelet>; message: RegExp 
   { name: 'too few', files: kubelet(`65536:${perPod * 3}`), message: /not enough for 110 pods/ },
   { name: 'not aligned', files: kubelet('65537:65536'), message: /must be a multiple/ },
   { name: 'root’s own', files: kubelet('0:65536'), message: /and not 0/ },
+  { name: 'no numbers', files: kubelet('a:b'), message: /"a:b" is no range/ },
   { name: 'users only', files: { ...kubelet('65536:65536'), subgid: '' }, message: /the same for users and groups/ },
   { name: 'users and groups differ', files: kubelet('65536:65536', '131072:65536'), message: /the same for users and groups/ },
 ];
