@@ -35,6 +35,11 @@ function containerLogPath(container: string, attempt: number): string {
   return join(container, `${attempt}.log`);
 }
 
+/** Where in a container its last words are: a path without a leading slash starts at its root. */
+export function terminationPath(path: string): string {
+  return path === '' || path.startsWith('/') ? path : `/${path}`;
+}
+
 /** What the runtime is asked for as a container. */
 export function containerConfig(pod: AgentPod, container: Container, inputs: ContainerInputs): ContainerConfig {
   const namespaces = inputs.security.namespace_options ?? {};

@@ -4,6 +4,7 @@ import { type Clock, pause } from '../base/clock.ts';
 import { hasCode, messageOf } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import type { Table } from '../base/table.ts';
+import { terminationPath } from './container-config.ts';
 import { terminationMessagePathAnnotation, terminationMessagePolicyAnnotation } from './labels.ts';
 import type { RuntimeContainer, RuntimePod, RuntimeSandbox } from './observed.ts';
 import { assemblePod, lastLogText, ownerOf, parseContainer, parseSandbox, parseSandboxListing } from './runtime-parse.ts';
@@ -382,7 +383,7 @@ const logTailBytes = 64 * 1024;
 /** What an ended container left as its last words. An unreadable file gives none: the container's own mistake must not hide its end. */
 async function terminationMessage(status: ContainerStatus): Promise<string> {
   if (status.state !== 'CONTAINER_EXITED') return '';
-  const path = status.annotations?.[terminationMessagePathAnnotation] ?? '';
+  const path = terminationPath(status.annotations?.[terminationMessagePathAnnotation] ?? '');
   const mount = path === '' ? undefined : status.mounts?.find((m) => m.container_path === path);
   const written = mount?.host_path === undefined ? '' : await tail(mount.host_path, maxTerminationMessageBytes);
   const fallsBack =

@@ -14,7 +14,7 @@ import type { Container, ImageVolumeSource, RuntimeClass, Service } from '../../
 import type { AgentPod } from '../../model/pod.ts';
 import type { ResourceList } from '../../model/resources.ts';
 import { type RecordEvent, targetOf } from '../../pods/apply.ts';
-import { containerConfig } from '../../pods/container-config.ts';
+import { containerConfig, terminationPath } from '../../pods/container-config.ts';
 import { type DnsSettings, podDns, podHostname, sandboxHostname } from '../../pods/dns.ts';
 import { makeEnvironment } from '../../pods/env.ts';
 import { expandAll, expandSubPath } from '../../pods/env-expand.ts';
@@ -155,7 +155,7 @@ export function createPodApply(options: PodApplyOptions): PodsOptions['apply'] {
 
   /** A fresh file for the container's last words. */
   async function terminationMount(pod: AgentPod, container: Container, attempt: number): Promise<Mount[]> {
-    const target = container.terminationMessagePath ?? '';
+    const target = terminationPath(container.terminationMessagePath ?? '');
     if (target === '') return [];
     const folder = join(podDir(pod.metadata.uid), 'containers', container.name);
     await mkdir(folder, { recursive: true, mode: 0o750 });
@@ -164,7 +164,7 @@ export function createPodApply(options: PodApplyOptions): PodsOptions['apply'] {
     // Any user of the image may write it; a umask must not say otherwise.
     await writeFile(path, '', { mode: 0o666 });
     await chmod(path, 0o666);
-    return [{ host_path: path, container_path: target.startsWith('/') ? target : `/${target}`, readonly: false, selinux_relabel: true }];
+    return [{ host_path: path, container_path: target, readonly: false, selinux_relabel: true }];
   }
 
   return {

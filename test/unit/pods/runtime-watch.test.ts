@@ -1,4 +1,7 @@
 import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { systemClock } from '../../../agent/base/clock.ts';
 import { AgentError } from '../../../agent/base/errors.ts';
@@ -6,7 +9,7 @@ import { silentLog } from '../../../agent/base/log.ts';
 import { Table } from '../../../agent/base/table.ts';
 import type { RuntimePod } from '../../../agent/pods/observed.ts';
 import { type RuntimeView, watchRuntime } from '../../../agent/pods/runtime-watch.ts';
-import type { ContainerEventResponse } from '../../../cri-protos/generated/cri.ts';
+import type { ContainerEventResponse, ContainerStatus } from '../../../cri-protos/generated/cri.ts';
 
 const labels = { 'io.kubernetes.pod.uid': 'u1', 'io.kubernetes.pod.name': 'web', 'io.kubernetes.pod.namespace': 'default' };
 type Held = {
@@ -14,11 +17,13 @@ type Held = {
   containers: Map<string, 'CONTAINER_CREATED' | 'CONTAINER_RUNNING' | 'CONTAINER_EXITED'>;
   /** Why containers that have exited did. */
   reason: string;
+  /** What else their status says. */
+  more: Partial<ContainerStatus>;
 };
 
 /** A runtime that holds what the test says, counts its calls, and answers lists when the test lets it. */
 function fakeRuntime() {
-  const held: Held = { sandboxes: new Set(), containers: new Map(), reason: 'Error' };
+  const held: Held = { sandboxes: new Set(), containers: new Map(), reason: 'Error', more: {} };
   const calls: string[] = [];
   let gate: Promise<void> = Promise.resolve();
   let next = Promise.withResolvers<ContainerEventResponse>();
@@ -46,7 +51,7 @@ function fakeRuntime() {
       const state = held.containers.get(container_id);
       if (state === undefined) throw new AgentError('NotFound', container_id);
       const end = state === 'CONTAINER_EXITED' ? { exit_code: 137, reason: held.reason, finished_at: systemClock.wall() * 1e6 } : {};
-      return { status: { id: container_id, state, metadata: { name: container_id }, labels, ...end } };
+      return { status: { id: container_id, state, metadata: { name: container_id }, labels, ...end, ...held.more } };
     },
     async *containerEvents(signal) {
       signal.addEventListener('abort', () => next.reject(signal.reason), { once: true });
@@ -163,3 +168,28 @@ test('why a container was killed may be known a moment after its end', { timeout
   await at.watch.observe('u1', at.signal);
   assert.deepEqual(at.calls.slice(asked), ['sandboxes', 'containers'], 'and then it is not asked again');
 });
+
+const words: [path: string, mountedAt: string, message: string][] = [
+  ['/dev/log', '/dev/log', 'good bye'],
+  ['a path without a leading slash', '/a path without a leading slash', 'good bye'],
+  ['/elsewhere', '/dev/log', ''],
+];
+for (const [path, mountedAt, message] of words) {
+  test(`last words at ${path}`, async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'runtime-watch-'));
+    try {
+      writeFileSync(join(folder, 'words'), 'good bye');
+      await using w = await watching();
+      w.held.sandboxes.add('s1');
+      w.held.containers.set('c1', 'CONTAINER_EXITED');
+      w.held.more = {
+        annotations: { 'io.kubernetes.container.terminationMessagePath': path },
+        mounts: [{ container_path: mountedAt, host_path: join(folder, 'words') }],
+      };
+      await w.watch.observe('u1', w.signal);
+      assert.equal(w.table.get('u1')?.containers[0]?.message, message);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+}
