@@ -90,6 +90,19 @@ export function parseMappings(text: string, pool: IdPool): number {
   return first;
 }
 
+/**
+ * The first IDs of all ranges of the pool that a remembered mapping of whatever size reaches into: a pod that was given it under other settings may run
+ * with it still, and nobody else may get any of it. None for a text that says nothing of IDs.
+ */
+export function reachedRanges(text: string, pool: IdPool): number[] {
+  const mappings = [...text.matchAll(/"hostId"\s*:\s*(\d+)[^}]*?"length"\s*:\s*(\d+)/g)];
+  return mappings.flatMap(([, hostId, length]) => {
+    const from = Math.max(pool.first, Number(hostId) - (Number(hostId) % pool.perPod));
+    const to = Math.min(pool.first + pool.length, Number(hostId) + Number(length));
+    return Array.from({ length: Math.max(0, Math.ceil((to - from) / pool.perPod)) }, (_, i) => from + i * pool.perPod);
+  });
+}
+
 /** True when the pod wants users of its own. */
 export function wantsUserNamespace(pod: AgentPod): boolean {
   return pod.spec.hostUsers === false;

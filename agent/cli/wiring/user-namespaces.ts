@@ -10,6 +10,7 @@ import {
   idPool,
   mappingsFile,
   parseMappings,
+  reachedRanges,
   unsupportedUserNamespaces,
   userNamespace,
   wantsUserNamespace,
@@ -45,6 +46,8 @@ export async function openUserNamespaces(options: UserNamespacesOptions): Promis
   const [passwd, subuid, subgid] = await Promise.all([textOf('/etc/passwd'), textOf('/etc/subuid'), textOf('/etc/subgid')]);
   const pool = idPool(idsPerPod, options.maxPods, { passwd, subuid, subgid });
   const ranges = new Map<string, number>();
+  // Pods that were given theirs under other settings: why they can have none now, and what they may hold.
+  const foreign = new Map<string, { readonly why: string; readonly reached: readonly number[] }>();
   const uids = await readdir(podsDir).catch((error: unknown) => {
     if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return [];
     throw error;
@@ -55,6 +58,7 @@ export async function openUserNamespaces(options: UserNamespacesOptions): Promis
     try {
       ranges.set(uid, parseMappings(text, pool));
     } catch (error) {
+      foreign.set(uid, { why: messageOf(error), reached: reachedRanges(text, pool) });
       log.warn({ podUid: uid, err: messageOf(error) }, 'user namespace of a pod is not what this node gives out');
     }
   }
@@ -66,8 +70,20 @@ export async function openUserNamespaces(options: UserNamespacesOptions): Promis
       // A pod that has its range may run already, and keeps it while the runtime has not been asked yet what it can.
       const known = ranges.get(uid);
       if (known !== undefined) return userNamespace(known, idsPerPod);
+      const other = foreign.get(uid);
+      if (other !== undefined) {
+        // Its files and processes have those users: another range would not fit them.
+        throw new AgentError(
+          'FailedCreatePodSandBox',
+          `user namespace: ${other.why}; undo the change of userNamespaces.idsPerPod or /etc/subuid, or replace the pod`,
+        );
+      }
       if (!options.supported(handler)) throw unsupportedUserNamespaces(handler);
-      const first = freeRange(pool, new Set(ranges.values()), Math.random());
+      const first = freeRange(
+        pool,
+        new Set([...ranges.values(), ...[...foreign.values()].flatMap(({ reached }) => reached)]),
+        Math.random(),
+      );
       if (first === undefined) {
         throw new AgentError('FailedCreatePodSandBox', 'create user namespace: could not find an empty slot to allocate a user namespace');
       }
@@ -85,6 +101,7 @@ export async function openUserNamespaces(options: UserNamespacesOptions): Promis
     },
     release(uid) {
       ranges.delete(uid);
+      foreign.delete(uid);
     },
   };
 }

@@ -7,6 +7,7 @@ import {
   freeRange,
   idPool,
   parseMappings,
+  reachedRanges,
   unsupportedUserNamespaces,
   userNamespace,
 } from '../../../agent/pods/user-namespaces.ts';
@@ -58,6 +59,18 @@ test('what is remembered is read again; what is not a range of this node is refu
     assert.throws(() => parseMappings(text, pool), /invalid user namespace configuration/);
   }
 });
+
+const reached: [string, string, number[]][] = [
+  ['a range of this node', formatMappings(perPod * 3, perPod), [perPod * 3, perPod * 3]],
+  ['twice as long', formatMappings(perPod * 3, perPod * 2).split(',"gid')[0] ?? '', [perPod * 3, perPod * 4]],
+  ['neither at a start nor at an end', '[{"hostId": 65539, "containerId": 0, "length": 65536}]', [perPod, perPod * 2]],
+  ['the end of the pool', `{"hostId":${perPod * 9},"containerId":0,"length":${perPod * 5}}`, [perPod * 9, perPod * 10]],
+  ['before the pool', '{"hostId":0,"containerId":0,"length":100}', []],
+  ['no mapping', 'null', []],
+];
+for (const [name, text, want] of reached)
+  test(`what a remembered mapping reaches into: ${name}`, () =>
+    assert.deepEqual(reachedRanges(text, { first: perPod, length: perPod * 10, perPod }), want));
 
 test('the runtime is told the range, and every mount is moved into it', () => {
   const p = pod({ hostUsers: false });
