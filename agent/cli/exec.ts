@@ -67,7 +67,7 @@ export async function exec(args: readonly string[], signal: AbortSignal): Promis
   if (tty) query.set('tty', '1');
   if (socketToAsk() === localCluster.nodeSocket && process.env.KEELSON_IN_NODE === undefined) return await execInCluster(args, signal);
   const { url } = await agent.exec(pod, container, query, signal);
-  return await runStream(url, { stdin: wanted.stdin, tty }, signal);
+  return await runStream(url, { stdin: wanted.stdin, tty }, process, signal);
 }
 
 /** The runtime of the local cluster's node serves streams in the node's own network: this program goes there and does it again. */

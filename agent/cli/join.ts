@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { readFile, rm } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { dirname, isAbsolute, join } from 'node:path';
+import { fetch } from 'undici';
 import { type Clock, systemClock } from '../base/clock.ts';
 import { AgentError, hasCode, messageOf } from '../base/errors.ts';
 import { type Log, silentLog } from '../base/log.ts';
@@ -10,6 +11,7 @@ import { readIfThere, writeAtomically } from '../drivers/kube/certificates-store
 import { createKubeClient, type KubeClient, pathOf } from '../drivers/kube/client.ts';
 import { readClusterInfo } from '../drivers/kube/join.ts';
 import { parseKubeconfig } from '../drivers/kube/kubeconfig.ts';
+import { proxyAgentFor } from '../drivers/kube/tunnel.ts';
 import { type BootstrapToken, judgeClusterInfo, readBootstrapToken } from '../identity/bootstrap-token.ts';
 import { flagArguments, instanceConfigText, kubeadmFlagsText, kubeletConfigText, taintText } from '../identity/join-files.ts';
 import {
@@ -111,6 +113,7 @@ function helpText(): string {
 interface Discovered {
   readonly server: string;
   readonly caPem: string;
+  readonly proxyUrl: string | undefined;
   readonly user: KubeconfigUser;
 }
 
@@ -137,7 +140,7 @@ async function joinCluster(settings: JoinSettings, ctx: JoinContext): Promise<st
     settings.discovery.kind === 'token'
       ? await discoverByToken(settings, settings.discovery, ctx)
       : await discoverByFile(settings, settings.discovery.path, ctx);
-  const bootstrapText = bootstrapKubeconfig(found.server, found.caPem, found.user);
+  const bootstrapText = bootstrapKubeconfig(found.server, found.caPem, found.user, found.proxyUrl);
   const bootstrapAuth = parseKubeconfig(bootstrapText, places.bootstrapKubeconfig);
 
   await using client = createKubeClient({ auth: bootstrapAuth, clock: ctx.clock, log: ctx.log, userAgent: ctx.userAgent });
@@ -289,7 +292,12 @@ async function discoverByToken(
   // must be reachable and trustworthy in any case, or the node would find out later, less clearly.
   const checks = new Set([...(discovery.pins.length > 0 ? [endpoint] : []), target.server.replace(/\/+$/, '')]);
   for (const server of checks) {
-    const second = await patiently(() => readClusterInfo({ server, caPem, clock, timeoutMs: attemptTimeoutMs }, signal), settings, ctx);
+    const proxyUrl = server === endpoint ? undefined : target.proxyUrl;
+    const second = await patiently(
+      () => readClusterInfo({ server, caPem, proxyUrl, clock, timeoutMs: attemptTimeoutMs }, signal),
+      settings,
+      ctx,
+    );
     if (second.data?.kubeconfig !== first.kubeconfig) {
       throw new AgentError(
         'Untrusted',
@@ -298,7 +306,7 @@ async function discoverByToken(
     }
   }
   ctx.stdout(`The cluster at ${target.server} is the one that the token${discovery.pins.length > 0 ? ' and the CA hash' : ''} vouch for\n`);
-  return { server: target.server, caPem, user: { token: settings.tlsBootstrapToken ?? discovery.token } };
+  return { server: target.server, caPem, proxyUrl: target.proxyUrl, user: { token: settings.tlsBootstrapToken ?? discovery.token } };
 }
 
 function signedKubeconfig(data: Readonly<Record<string, string>> | undefined, token: BootstrapToken): string {
@@ -373,7 +381,10 @@ async function discoverByFile(settings: JoinSettings, path: string, ctx: JoinCon
   const info = await patiently(
     async () => {
       try {
-        return await readClusterInfo({ server: target.server, caPem, clock, timeoutMs: attemptTimeoutMs }, signal);
+        return await readClusterInfo(
+          { server: target.server, caPem, proxyUrl: target.proxyUrl, clock, timeoutMs: attemptTimeoutMs },
+          signal,
+        );
       } catch (error) {
         // Whoever hands out discovery files may keep cluster-info to themselves; the connection was verified, and that is what counts.
         if (hasCode(error, 'ClusterInfoForbidden', 'ClusterInfoMissing')) return undefined;
@@ -384,8 +395,9 @@ async function discoverByFile(settings: JoinSettings, path: string, ctx: JoinCon
     ctx,
   );
   warnOfSkew(info?.serverTime, ctx);
-  if (settings.tlsBootstrapToken !== undefined) return { server: target.server, caPem, user: { token: settings.tlsBootstrapToken } };
-  return { server: target.server, caPem, user: await embedded(target, path, local) };
+  const { server, proxyUrl } = target;
+  if (settings.tlsBootstrapToken !== undefined) return { server, caPem, proxyUrl, user: { token: settings.tlsBootstrapToken } };
+  return { server, caPem, proxyUrl, user: await embedded(target, path, local) };
 }
 
 /** The file's user with the content of the files that it names, so that the bootstrap kubeconfig stands on its own. */
@@ -418,13 +430,16 @@ async function readFileOrFail(path: string, what: string): Promise<string> {
 
 async function download(url: string, ctx: JoinContext): Promise<string> {
   using deadline = ctx.clock.deadline(ctx.signal, 30_000);
+  const proxy = proxyAgentFor(url, process.env);
   try {
-    const response = await fetch(url, { signal: deadline.signal });
+    const response = await fetch(url, { signal: deadline.signal, ...(proxy === undefined ? {} : { dispatcher: proxy }) });
     if (!response.ok) throw new Error(`HTTP ${response.status}`);
     return await response.text();
   } catch (error) {
     const cause = error instanceof Error && error.cause !== undefined ? `: ${messageOf(error.cause)}` : '';
     throw new AgentError('Unreachable', `cannot fetch discovery file ${url}: ${messageOf(error)}${cause}`, { cause: error });
+  } finally {
+    await proxy?.destroy();
   }
 }
 

@@ -96,7 +96,7 @@ export async function bootstrapWith(auth: KubeAuth, options: CredentialOptions, 
   const ca = auth.ca?.kind === 'file' ? { file: auth.ca.path } : { pem: auth.ca?.pem };
   await writeAtomically(
     options.kubeconfig,
-    nodeKubeconfig(auth.server, { ...ca, insecure: auth.insecureSkipVerify === true }, store.currentPath),
+    nodeKubeconfig(auth.server, { ...ca, insecure: auth.insecureSkipVerify === true }, store.currentPath, auth.proxyUrl),
     0o600,
   );
 }

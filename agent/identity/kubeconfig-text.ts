@@ -20,6 +20,7 @@ export interface KubeconfigTarget {
   readonly caPem: string | undefined;
   readonly caFile: string | undefined;
   readonly insecure: boolean;
+  readonly proxyUrl: string | undefined;
   readonly user: KubeconfigUser | undefined;
 }
 
@@ -28,6 +29,7 @@ interface KubeconfigCluster {
   'certificate-authority'?: string;
   'certificate-authority-data'?: string;
   'insecure-skip-tls-verify'?: boolean;
+  'proxy-url'?: string;
 }
 
 /**
@@ -63,6 +65,7 @@ export function readKubeconfigTarget(text: string, where: string): KubeconfigTar
     caPem: data ? Buffer.from(data, 'base64').toString('utf8') : undefined,
     caFile: cluster.cluster?.['certificate-authority'] || undefined,
     insecure: cluster.cluster?.['insecure-skip-tls-verify'] === true,
+    proxyUrl: cluster.cluster?.['proxy-url'] || undefined,
     user: context?.user === undefined ? undefined : (document.users?.find((u) => u.name === context.user)?.user ?? undefined),
   };
 }
@@ -76,25 +79,29 @@ export function hasCredentials(user: KubeconfigUser | undefined): user is Kubeco
 }
 
 /** The text of bootstrap-kubelet.conf: names as kubeadm gives them (cluster `kubernetes`, user `tls-bootstrap-token-user`). */
-export function bootstrapKubeconfig(server: string, caPem: string | undefined, user: KubeconfigUser): string {
+export function bootstrapKubeconfig(server: string, caPem: string | undefined, user: KubeconfigUser, proxyUrl: string | undefined): string {
   return kubeconfig(
     'kubernetes',
     'tls-bootstrap-token-user',
     'tls-bootstrap-token-user@kubernetes',
     undefined,
-    clusterFields(server, caPem),
+    clusterFields(server, caPem, proxyUrl),
     user,
   );
 }
 
-/** The text of kubelet.conf: names as kubelet gives them when it bootstraps, certificate and key in the file that rotation replaces. */
+/**
+ * The text of kubelet.conf: names as kubelet gives them when it bootstraps, certificate and key in the file that rotation replaces. It keeps the proxy, which kubelet forgets:
+ * without it the node would not reach the server that it has just asked.
+ */
 export function nodeKubeconfig(
   server: string,
   ca: { pem?: string | undefined; file?: string | undefined; insecure?: boolean },
   pairPath: string,
+  proxyUrl?: string | undefined,
 ): string {
   const cluster = {
-    ...clusterFields(server, ca.pem),
+    ...clusterFields(server, ca.pem, proxyUrl),
     ...(ca.file === undefined ? {} : { 'certificate-authority': ca.file }),
     ...(ca.insecure === true ? { 'insecure-skip-tls-verify': true } : {}),
   };
@@ -104,8 +111,12 @@ export function nodeKubeconfig(
   });
 }
 
-function clusterFields(server: string, caPem: string | undefined): object {
-  return { ...(caPem === undefined ? {} : { 'certificate-authority-data': Buffer.from(caPem, 'utf8').toString('base64') }), server };
+function clusterFields(server: string, caPem: string | undefined, proxyUrl: string | undefined): object {
+  return {
+    ...(caPem === undefined ? {} : { 'certificate-authority-data': Buffer.from(caPem, 'utf8').toString('base64') }),
+    ...(proxyUrl === undefined ? {} : { 'proxy-url': proxyUrl }),
+    server,
+  };
 }
 
 function kubeconfig(

@@ -1,4 +1,4 @@
-import { request } from 'undici';
+import { type Dispatcher, request } from 'undici';
 import { type Clock, pause } from '../base/clock.ts';
 import { AgentError, messageOf } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
@@ -12,6 +12,8 @@ export interface HttpSourceOptions {
   readonly url: string;
   /** Sent along, each name with all its values. */
   readonly headers: Readonly<Record<string, readonly string[]>>;
+  /** The way through a proxy. */
+  readonly dispatcher?: Dispatcher | undefined;
   readonly nodeName: string;
   readonly clock: Clock;
   readonly log: Log;
@@ -71,7 +73,11 @@ export function startHttpSource(options: HttpSourceOptions): StaticSource {
   async function fetchText(): Promise<string> {
     using deadline = clock.deadline(signal, requestTimeoutMs);
     const headers = Object.fromEntries(Object.entries(options.headers).map(([name, values]) => [name, [...values]]));
-    const { statusCode, body } = await request(url, { headers, signal: deadline.signal });
+    const { statusCode, body } = await request(url, {
+      headers,
+      signal: deadline.signal,
+      ...(options.dispatcher === undefined ? {} : { dispatcher: options.dispatcher }),
+    });
     const chunks: Buffer[] = [];
     let size = 0;
     for await (const chunk of body as AsyncIterable<Buffer>) {

@@ -169,7 +169,7 @@ async function passThrough(a: Duplex, b: Duplex, options: ProxyOptions): Promise
  * Node destroys a socket that could not be written to, and with it what has come in and was not read yet: the output of an exec whose runtime closed while its client
  * still spoke. Here such a write is dropped, and reading goes on to the connection's end, which comes by itself.
  */
-function outliveWriteErrors(socket: Duplex, onBroken: () => void): void {
+export function outliveWriteErrors(socket: Duplex, onBroken: () => void): void {
   const write = socket._write.bind(socket);
   const writev = socket._writev?.bind(socket);
   let broken = false;

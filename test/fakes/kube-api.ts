@@ -121,7 +121,7 @@ class StatusError extends Error {
 export async function startFakeKubeApi(options: { plainHttp1?: boolean } = {}): Promise<FakeKubeApi> {
   using ca = makeCa('fake-kube-ca');
   const authority = makeCa('fake-kube-client-ca');
-  const serving = ca.issue({ commonName: 'kube-apiserver', sans: ['DNS:localhost', 'IP:127.0.0.1'] });
+  const serving = ca.issue({ commonName: 'kube-apiserver', sans: ['DNS:localhost', 'DNS:api.example', 'IP:127.0.0.1'] });
   const objects = new Map<string, FakeObject>();
   const watches = new Set<Watch>();
   const sockets = new Set<Socket>();

@@ -88,7 +88,8 @@ export const spawnTracked = async (argv: readonly string[], options: SpawnOption
   const child = spawn('sh', ['-c', script, 'sh', ...argv], {
     detached: true,
     stdio: ['ignore', log, log],
-    env: { ...process.env, ...options.env, LAB_CGROUP_PROCS: (options.cgroupProcs ?? []).join(' ') },
+    // Nothing in a lab reaches the machine's network, where a proxy of its environment would be.
+    env: { ...process.env, NO_PROXY: '*', ...options.env, LAB_CGROUP_PROCS: (options.cgroupProcs ?? []).join(' ') },
   });
   closeSync(log);
   const failed = new Promise<never>((_, reject) =>

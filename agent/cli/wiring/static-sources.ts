@@ -1,7 +1,9 @@
+import type { ProxyAgent } from 'undici';
 import type { Clock } from '../../base/clock.ts';
 import type { Log } from '../../base/log.ts';
 import { type ReadonlyTable, Table } from '../../base/table.ts';
 import { type Config, isEnabled } from '../../config/config.ts';
+import { proxyAgentFor } from '../../drivers/kube/tunnel.ts';
 import { type StaticSource, startFileSource } from '../../pods/file-source.ts';
 import { startHttpSource } from '../../pods/http-source.ts';
 import type { PodSpecRow } from '../../pods/worker.ts';
@@ -15,6 +17,7 @@ export function startStaticSources(config: Config, nodeName: string, clock: Cloc
   const kc = config.kubelet;
   const tables: Table<PodSpecRow>[] = [];
   const sources: StaticSource[] = [];
+  let dispatcher: ProxyAgent | undefined;
   const common = {
     nodeName,
     clock,
@@ -33,7 +36,8 @@ export function startStaticSources(config: Config, nodeName: string, clock: Cloc
     const table = new Table<PodSpecRow>('http-pods');
     tables.push(table);
     const { staticPodURL: url, staticPodURLHeader: headers, httpCheckFrequency } = kc;
-    sources.push(startHttpSource({ ...common, table, url, headers, checkIntervalMs: httpCheckFrequency }));
+    dispatcher = proxyAgentFor(url, process.env);
+    sources.push(startHttpSource({ ...common, table, url, headers, dispatcher, checkIntervalMs: httpCheckFrequency }));
   }
   return {
     tables,
@@ -43,6 +47,7 @@ export function startStaticSources(config: Config, nodeName: string, clock: Cloc
     problems: () => new Map(sources.flatMap((source) => [...source.problems()])),
     async [Symbol.asyncDispose]() {
       await Promise.all(sources.map((source) => source[Symbol.asyncDispose]()));
+      await dispatcher?.destroy();
     },
   };
 }

@@ -1,12 +1,15 @@
-import { getCACertificates, type TLSSocket } from 'node:tls';
-import { Agent, buildConnector } from 'undici';
+import type { Socket } from 'node:net';
+import type { TLSSocket } from 'node:tls';
+import { Agent, buildConnector, type Dispatcher, Pool, ProxyAgent } from 'undici';
 import type { Clock } from '../../base/clock.ts';
 import { AgentError, messageOf } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
 import { createCredentials, type TlsMaterial } from './credentials.ts';
 import type { KubeAuth } from './kubeconfig.ts';
 import { createLineSplitter } from './lines.ts';
+import { chooseProxy, type HttpProxy } from './proxy.ts';
 import { createRateLimit } from './rate-limit.ts';
+import { openTunnel, type ProxyTrust, proxyAgentOptions, systemRoots } from './tunnel.ts';
 
 export type Query = Readonly<Record<string, string | number | boolean | undefined>>;
 
@@ -118,6 +121,8 @@ export interface KubeClientOptions {
   readonly qps?: number | undefined;
   /** KubeletConfiguration.kubeAPIBurst; default 100. */
   readonly burst?: number | undefined;
+  /** Names proxies (HTTPS_PROXY, HTTP_PROXY, NO_PROXY) for where the kubeconfig names none; default the process's own. */
+  readonly env?: Readonly<Record<string, string | undefined>> | undefined;
 }
 
 /** The name of a namespaced or cluster-scoped resource's path: `pathOf('v1', 'pods', 'ns', 'name')`, `pathOf('coordination.k8s.io/v1', 'leases', 'ns')`. */
@@ -129,6 +134,8 @@ export function pathOf(groupVersion: string, resource: string, namespace?: strin
 }
 
 const defaultTimeoutMs = 30_000;
+// Of TCP, of TLS, and of a proxy's answer before it.
+const connectTimeoutMs = 10_000;
 const watchHeadersTimeoutMs = 30_000;
 const pageSize = 500;
 const maxThrottledRetries = 5;
@@ -138,22 +145,28 @@ const livenessTickMs = 5_000;
 const silentTicks = 4;
 const certificateCheckMs = 10_000;
 
-/** Opens a client. Nothing is sent before the first call; files named by `auth` are read at the first call and re-read while it lives. */
+/**
+ * Opens a client. Nothing is sent before the first call; files named by `auth` are read at the first call and re-read while it lives. Throws AgentError `InvalidConfig` for
+ * a proxy that cannot be used.
+ */
 export function createKubeClient(options: KubeClientOptions): KubeClient {
   const { auth, clock, log } = options;
   const base = new URL(auth.server);
   const prefix = base.pathname.replace(/\/+$/, '');
+  const proxy = chooseProxy(auth.server, auth.proxyUrl, options.env ?? process.env);
+  if (proxy !== undefined) log.info({ server: auth.server, proxy: proxy.url.origin }, 'the API server is reached through a proxy');
+  const closing = new AbortController();
   const credentials = createCredentials(auth, clock, log);
   const limit = createRateLimit(clock, options.qps ?? 50, options.burst ?? 100);
   const reachableListeners = new Set<() => void>();
   let reachable = true;
   let toldUnreachable = false;
   let closed = false;
-  let connections: { tls: TlsMaterial; requests: Agent; watches: Agent } | undefined;
+  let connections: { tls: TlsMaterial; requests: Dispatcher; watches: Dispatcher } | undefined;
   const draining = new Set<Promise<void>>();
   let certificateTimer: Disposable | undefined;
 
-  async function connected(signal: AbortSignal): Promise<{ requests: Agent; watches: Agent }> {
+  async function connected(signal: AbortSignal): Promise<{ requests: Dispatcher; watches: Dispatcher }> {
     const tls = await credentials.tls(signal);
     if (closed) throw new AgentError('Unavailable', `client of ${auth.server} is closed`);
     if (connections?.tls === tls) return connections;
@@ -174,40 +187,69 @@ export function createKubeClient(options: KubeClientOptions): KubeClient {
     void tracked.finally(() => draining.delete(tracked));
   }
 
-  async function closeSoon(agent: Agent): Promise<void> {
+  async function closeSoon(agent: Dispatcher): Promise<void> {
     using _force = clock.after(defaultTimeoutMs, () => drain(agent.destroy()));
     await agent.close();
   }
 
-  function newAgent(tls: TlsMaterial): Agent {
-    const connector = buildConnector({
-      allowH2: true,
-      // Not in undici 8's types: offers h2 first, for servers that let the client choose.
-      ...{ preferH2: true },
-      timeout: 10_000,
-      // For HTTP/1.1 connections, which have no pings: libuv then probes each second, ten times.
-      keepAliveInitialDelay: 10_000,
-      ca: tls.ca ?? systemRoots(),
-      cert: tls.cert,
-      key: tls.key,
-      rejectUnauthorized: auth.insecureSkipVerify !== true,
-      ...(auth.tlsServerName === undefined ? {} : { servername: auth.tlsServerName }),
-    });
-    return new Agent({
-      allowH2: true,
+  function newAgent(tls: TlsMaterial): Dispatcher {
+    const lasting = {
       // Quiet watches live for minutes; calls have deadlines of their own.
       bodyTimeout: 0,
       headersTimeout: 0,
       // Idle connections stay warm between heartbeats.
       keepAliveTimeout: 90_000,
+    };
+    const trust = { ca: tls.ca, rejectUnauthorized: auth.insecureSkipVerify !== true };
+    if (proxy !== undefined && base.protocol === 'http:') {
+      // Without TLS the proxy is not asked for a connection, but for the answer.
+      return new ProxyAgent({
+        ...proxyAgentOptions(proxy),
+        factory: (origin, poolOptions) => new Pool(origin, { ...poolOptions, ...lasting }),
+      });
+    }
+    const connector = buildConnector({
+      allowH2: true,
+      // Not in undici 8's types: offers h2 first, for servers that let the client choose.
+      ...{ preferH2: true },
+      timeout: connectTimeoutMs,
+      // For HTTP/1.1 connections, which have no pings: libuv then probes each second, ten times.
+      keepAliveInitialDelay: 10_000,
+      cert: tls.cert,
+      key: tls.key,
+      ...trust,
+      ca: tls.ca ?? systemRoots(),
+      ...(auth.tlsServerName === undefined ? {} : { servername: auth.tlsServerName }),
+    });
+    return new Agent({
+      allowH2: true,
+      ...lasting,
       h2Options: { pingInterval: pingMs },
-      connect: (target, callback) =>
-        connector(target, (...result) => {
+      connect: (target, callback) => {
+        const connected: typeof callback = (...result) => {
           const [error, socket] = result;
           if (error === null && (socket as TLSSocket).alpnProtocol === 'h2') watchLiveness(socket as TLSSocket, clock);
           callback(...result);
-        }),
+        };
+        if (proxy === undefined) return void connector(target, connected);
+        // undici leaves out the port that a scheme has by itself.
+        const authority = target.port === '' ? `${target.host}:443` : (target.host ?? '');
+        tunnelTo(proxy, authority, trust).then(
+          (httpSocket) => void connector({ ...target, httpSocket }, connected),
+          (error: Error) => callback(error, null),
+        );
+      },
     });
+  }
+
+  async function tunnelTo(through: HttpProxy, authority: string, trust: ProxyTrust): Promise<Socket> {
+    using deadline = clock.deadline(closing.signal, connectTimeoutMs);
+    try {
+      return await openTunnel(through, authority, trust, deadline.signal);
+    } catch (error) {
+      if (closing.signal.aborted || !deadline.signal.aborted) throw error;
+      throw new AgentError('Unavailable', `proxy ${through.url.origin} has given no connection within ${connectTimeoutMs / 1000} s`);
+    }
   }
 
   function checkCertificatesLater(): void {
@@ -267,7 +309,7 @@ export function createKubeClient(options: KubeClientOptions): KubeClient {
    * memory growing (node_http2.cc, Stream::OnRead returns 0 for a stream it cannot find). What became of the request is unknown either way.
    */
   async function exchange(
-    agent: Agent,
+    agent: Dispatcher,
     head: { path: string; method: RawRequest['method']; headers: Record<string, string> },
     payload: string | undefined,
     signal: AbortSignal,
@@ -454,6 +496,7 @@ export function createKubeClient(options: KubeClientOptions): KubeClient {
     reload,
     async [Symbol.asyncDispose]() {
       closed = true;
+      closing.abort(new AgentError('Unavailable', `client of ${auth.server} is closed`));
       certificateTimer?.[Symbol.dispose]();
       credentials[Symbol.dispose]();
       if (connections !== undefined) {
@@ -559,12 +602,4 @@ function explain(error: unknown): string {
   // An AggregateError of a dual-stack connect has an empty message of its own.
   if (error instanceof AggregateError && error.errors.length > 0) return error.errors.map(messageOf).join('; ');
   return messageOf(error);
-}
-
-let roots: string[] | undefined;
-
-/** The machine's certificate authorities, as Go programs use them when a kubeconfig names none. */
-function systemRoots(): string[] | undefined {
-  roots ??= getCACertificates('system');
-  return roots.length > 0 ? roots : undefined;
 }

@@ -188,6 +188,7 @@ async function runExecPlugin(plugin: ExecPlugin, auth: KubeAuth, clock: Clock, s
       ...(auth.tlsServerName === undefined ? {} : { 'tls-server-name': auth.tlsServerName }),
       ...(auth.insecureSkipVerify === true ? { 'insecure-skip-tls-verify': true } : {}),
       ...(ca === undefined ? {} : { 'certificate-authority-data': Buffer.from(ca).toString('base64') }),
+      ...(auth.proxyUrl === undefined ? {} : { 'proxy-url': auth.proxyUrl }),
     };
   }
   const info = JSON.stringify({ apiVersion: plugin.apiVersion, kind: 'ExecCredential', spec });

@@ -1,8 +1,11 @@
 import { request } from 'node:https';
-import type { TLSSocket } from 'node:tls';
+import { isIP } from 'node:net';
+import { type TLSSocket, connect as tlsConnect } from 'node:tls';
 import type { Clock } from '../../base/clock.ts';
-import { AgentError, messageOf } from '../../base/errors.ts';
+import { AgentError, hasCode, messageOf } from '../../base/errors.ts';
 import type { ConfigMap } from '../../model/generated/api.ts';
+import { chooseProxy, type HttpProxy, hostnameOf } from './proxy.ts';
+import { openTunnel } from './tunnel.ts';
 
 /** kube-public/cluster-info as some server answered it. */
 export interface ClusterInfo {
@@ -16,6 +19,10 @@ export interface ClusterInfoRequest {
   readonly server: string;
   /** The authority to trust; `undefined`: whoever answers is listened to, and the answer must prove itself. */
   readonly caPem: string | undefined;
+  /** Goes before what the environment says of proxies. */
+  readonly proxyUrl?: string | undefined;
+  /** Default the process's own. */
+  readonly env?: Readonly<Record<string, string | undefined>> | undefined;
   readonly clock: Clock;
   readonly timeoutMs: number;
 }
@@ -31,10 +38,11 @@ const maxAnswerBytes = 4 << 20;
  */
 export async function readClusterInfo(options: ClusterInfoRequest, signal: AbortSignal): Promise<ClusterInfo> {
   const { server, clock } = options;
+  const proxy = chooseProxy(server, options.proxyUrl, options.env ?? process.env);
   using deadline = clock.deadline(signal, options.timeoutMs);
   let answer: Answer;
   try {
-    answer = await get(server, options.caPem, deadline.signal);
+    answer = await get(server, options.caPem, proxy, deadline.signal);
   } catch (error) {
     if (signal.aborted) throw signal.reason;
     if (deadline.signal.aborted) {
@@ -43,7 +51,7 @@ export async function readClusterInfo(options: ClusterInfoRequest, signal: Abort
     const { code } = error as { code?: string };
     if (code === 'CERT_NOT_YET_VALID' || code === 'CERT_HAS_EXPIRED') {
       // Asked again without trust, only to say whose clock is wrong.
-      const seen = await get(server, undefined, deadline.signal).catch(() => undefined);
+      const seen = await get(server, undefined, proxy, deadline.signal).catch(() => undefined);
       throw certificateTime(code, seen, error, options);
     }
     throw explained(error as Error & { code?: string }, server);
@@ -58,18 +66,31 @@ interface Answer {
   readonly text: string;
 }
 
-function get(server: string, caPem: string | undefined, signal: AbortSignal): Promise<Answer> {
-  return new Promise((resolve, reject) => {
-    const url = new URL(server.replace(/\/+$/, '') + path);
+async function get(server: string, caPem: string | undefined, proxy: HttpProxy | undefined, signal: AbortSignal): Promise<Answer> {
+  const url = new URL(server.replace(/\/+$/, '') + path);
+  // A proxy that cannot be reached or refuses is worth another try, like a server.
+  const tunnel =
+    proxy === undefined
+      ? undefined
+      : await openTunnel(proxy, `${url.hostname}:${url.port || '443'}`, { ca: caPem, rejectUnauthorized: true }, signal).catch(
+          (error: unknown) => {
+            throw hasCode(error, 'Unavailable')
+              ? new AgentError('Unreachable', `cannot reach ${server}: ${error.message}`, { cause: error })
+              : error;
+          },
+        );
+  const host = hostnameOf(url);
+  const trust = { rejectUnauthorized: caPem !== undefined, ...(caPem === undefined ? {} : { ca: caPem }) };
+  return await new Promise((resolve, reject) => {
     const call = request(
       url,
       {
         method: 'GET',
         // A connection of its own, never one that was opened under other rules of trust.
-        agent: false,
+        ...(tunnel === undefined
+          ? { agent: false, ...trust }
+          : { createConnection: () => tlsConnect({ socket: tunnel, host, servername: isIP(host) === 0 ? host : '', ...trust }) }),
         headers: { accept: 'application/json', 'user-agent': 'keelson-join' },
-        rejectUnauthorized: caPem !== undefined,
-        ...(caPem === undefined ? {} : { ca: caPem }),
         signal,
       },
       (response) => {

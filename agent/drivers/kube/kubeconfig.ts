@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { dirname, isAbsolute, join } from 'node:path';
 import { parse } from 'yaml';
 import { AgentError, messageOf } from '../../base/errors.ts';
+import { parseProxy } from './proxy.ts';
 
 /** PEM text that came inside the kubeconfig, or the absolute path of a file that may be replaced while we run. */
 export type PemSource = { readonly kind: 'data'; readonly pem: string } | { readonly kind: 'file'; readonly path: string };
@@ -25,6 +26,8 @@ export interface KubeAuth {
   readonly server: string;
   readonly tlsServerName?: string | undefined;
   readonly insecureSkipVerify?: boolean | undefined;
+  /** Goes before what the environment says of proxies. May hold a password. */
+  readonly proxyUrl?: string | undefined;
   readonly ca?: PemSource | undefined;
   readonly clientCert?: PemSource | undefined;
   readonly clientKey?: PemSource | undefined;
@@ -74,8 +77,8 @@ export function parseKubeconfig(text: string, path: string): KubeAuth {
   const user = userName === undefined || userName === '' ? new Fields({}, 'users', fail) : root.named('users', userName, 'user');
 
   const server = serverUrl(cluster, fail);
-  if (cluster.string('proxy-url'))
-    fail(cluster.at('proxy-url'), 'proxies are not supported; remove the field and give a reachable server address');
+  const proxyUrl = cluster.string('proxy-url') || undefined;
+  if (proxyUrl !== undefined) parseProxy(proxyUrl, (problem) => fail(cluster.at('proxy-url'), problem));
   for (const field of ['username', 'password']) {
     if (user.string(field))
       fail(user.at(field), 'the API server no longer knows basic authentication; use a token or a client certificate');
@@ -103,6 +106,7 @@ export function parseKubeconfig(text: string, path: string): KubeAuth {
     server,
     tlsServerName: cluster.string('tls-server-name') || undefined,
     insecureSkipVerify: insecure,
+    proxyUrl,
     ca,
     clientCert,
     clientKey,

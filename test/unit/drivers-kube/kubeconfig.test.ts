@@ -20,7 +20,12 @@ function config(cluster: object, user: object = {}): string {
 test('data and files, relative paths resolved against the kubeconfig', () => {
   const auth = parseKubeconfig(
     config(
-      { server: 'https://10.0.0.1:6443/prefix/', 'certificate-authority-data': base64(pem), 'tls-server-name': 'kubernetes' },
+      {
+        server: 'https://10.0.0.1:6443/prefix/',
+        'certificate-authority-data': base64(pem),
+        'tls-server-name': 'kubernetes',
+        'proxy-url': 'http://proxy:3128',
+      },
       { 'client-certificate': 'pki/client.crt', 'client-key': '/abs/client.key' },
     ),
     '/etc/kubernetes/kubelet.conf',
@@ -30,6 +35,7 @@ test('data and files, relative paths resolved against the kubeconfig', () => {
   assert.deepEqual(auth.clientCert, { kind: 'file', path: '/etc/kubernetes/pki/client.crt' });
   assert.deepEqual(auth.clientKey, { kind: 'file', path: '/abs/client.key' });
   assert.equal(auth.tlsServerName, 'kubernetes');
+  assert.equal(auth.proxyUrl, 'http://proxy:3128');
   assert.equal(auth.namespace, 'apps');
   assert.equal(auth.insecureSkipVerify, false);
 });
@@ -79,7 +85,12 @@ const refused: { name: string; text: string; says: RegExp }[] = [
   { name: 'unknown context', text: 'current-context: a\ncontexts: []', says: /contexts: has no entry named a/ },
   { name: 'no server', text: config({}), says: /clusters\[c\]\.cluster\.server: is not set/ },
   { name: 'bad server', text: config({ server: 'ftp://a' }), says: /server: expected an https URL/ },
-  { name: 'proxy', text: config({ server: 'https://a', 'proxy-url': 'http://p' }), says: /proxy-url: proxies are not supported/ },
+  {
+    name: 'a proxy of another scheme',
+    text: config({ server: 'https://a', 'proxy-url': 'socks5://u:SECRET@p' }),
+    says: /clusters\[c\]\.cluster\.proxy-url: proxies of scheme socks5 are not supported; use one of scheme http or https$/,
+  },
+  { name: 'a proxy without a scheme', text: config({ server: 'https://a', 'proxy-url': 'p' }), says: /proxy-url: is not a URL$/ },
   {
     name: 'bad base64',
     text: config({ server: 'https://a', 'certificate-authority-data': '!!' }),

@@ -16,6 +16,7 @@ import { selfSignedPair } from '../../../agent/identity/self-signed.ts';
 import { leafFacts, onlyPrivateKey, publicKeyPin, readCertificates } from '../../../agent/identity/x509.ts';
 import type { CertificateSigningRequest } from '../../../agent/model/generated/api.ts';
 import { makeCa } from '../../fakes/certs.ts';
+import { startConnectProxy } from '../../fakes/connect-proxy.ts';
 import { type CannedAnswer, type FakeKubeApi, type FakeObject, type SeenRequest, startFakeKubeApi } from '../../fakes/kube-api.ts';
 import { type FakeSigner, fakeSigner } from './fake-signer.ts';
 
@@ -260,6 +261,44 @@ describe('a whole join', () => {
     write({ tokenFile: 'token' });
     const outcome = await run('--discovery-file', path);
     assert.equal(outcome.code, 0, outcome.err);
+  });
+
+  test("through the environment's proxy: every step of it, to a server that only the proxy can reach", async (t) => {
+    await using proxy = await startConnectProxy(Number(new URL(api.url).port));
+    const server = 'https://api.example:6443';
+    put(clusterInfoData(server, api.caPem));
+    const before = process.env.HTTPS_PROXY;
+    t.after(() => {
+      if (before === undefined) delete process.env.HTTPS_PROXY;
+      else process.env.HTTPS_PROXY = before;
+    });
+    process.env.HTTPS_PROXY = proxy.url;
+    const pinned = ['--discovery-token-ca-cert-hash', pin, '--tls-bootstrap-timeout=2s'];
+    const outcome = await run('api.example:6443', '--token', token, ...pinned);
+    assert.equal(outcome.code, 0, outcome.err);
+    assert.deepEqual(new Set(proxy.asked), new Set(['CONNECT api.example:6443']));
+    const kubeconfig = readFileSync(join(dir, 'etc/kubelet.conf'), 'utf8');
+    assert.deepEqual([parseKubeconfig(kubeconfig, '/x').server, parseKubeconfig(kubeconfig, '/x').proxyUrl], [server, undefined]);
+    proxy.refuse = 403;
+    assert.match(
+      errorOf(await run('api.example:6443', '--token', token, ...pinned, '--discovery-timeout=100ms')),
+      /cannot reach https:\/\/api\.example:6443: proxy http:\/\/127.* refuses to connect to api\.example:6443: 403/,
+    );
+  });
+
+  test("through a discovery file's proxy, which the node keeps", async () => {
+    await using proxy = await startConnectProxy(Number(new URL(api.url).port));
+    const path = join(dir, 'discovery.conf');
+    const cluster = {
+      server: 'https://api.example:6443',
+      'certificate-authority-data': Buffer.from(api.caPem).toString('base64'),
+      'proxy-url': proxy.url,
+    };
+    writeFileSync(path, stringify({ apiVersion: 'v1', kind: 'Config', clusters: [{ name: 'c', cluster }] }));
+    const outcome = await run('--discovery-file', path, '--tls-bootstrap-token', token);
+    assert.equal(outcome.code, 0, outcome.err);
+    assert.equal(parseKubeconfig(readFileSync(join(dir, 'etc/kubelet.conf'), 'utf8'), '/x').proxyUrl, proxy.url);
+    assert.ok(proxy.asked.length >= 3, 'discovery, the cluster configuration and the certificate are asked for through it');
   });
 
   const put = (data: Record<string, string>): void =>

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { createServer, type IncomingMessage, ServerResponse } from 'node:http';
 import { type AddressInfo, connect, type Server, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { test } from 'node:test';
+import { systemClock } from '../../../agent/base/clock.ts';
 import { proxyUpgrade } from '../../../agent/server/stream-proxy.ts';
 
 const listening = async (server: Server): Promise<number> => {
@@ -96,3 +98,62 @@ test('a client that is slow to take the last of the output gets all of it; one t
   assert.match(received, /\r\n\r\nall of it$/);
   await proxied;
 });
+
+for (const slow of ['runtime', 'client'] as const)
+  test(`a slow ${slow} slows the other side down: what it does not take is not kept here`, async (t) => {
+    const chunk = Buffer.alloc(64 * 1024);
+    const total = 64 * 1024 * 1024;
+    // The kernel's buffers of two connections hold some megabytes; this is far more.
+    const tooMuch = total / 2;
+    let sent = 0;
+    let received = 0;
+    const receive = (socket: Socket): void => void socket.on('data', (data: Buffer) => (received += data.length)).pause();
+    const send = (socket: Socket): void => {
+      while (sent < total) {
+        sent += chunk.length;
+        if (!socket.write(chunk)) return void socket.once('drain', () => send(socket));
+      }
+      socket.end();
+    };
+    let receiver: Socket | undefined;
+    const runtime = createServer().on('upgrade', (_request: IncomingMessage, socket: Socket) => {
+      socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n');
+      if (slow === 'client') return send(socket);
+      receiver = socket;
+      receive(socket);
+    });
+    const runtimePort = await listening(runtime);
+    const never = new AbortController().signal;
+    let proxied: Promise<void> | undefined;
+    const proxy = createServer().on('upgrade', (request: IncomingMessage, socket: Socket, head: Buffer) => {
+      const response = new ServerResponse(request);
+      response.assignSocket(socket);
+      const url = `http://127.0.0.1:${runtimePort}/exec`;
+      proxied = proxyUpgrade(request, response, { socket, head }, { url, idleTimeoutMs: 0, signal: never, closing: never, lingerMs: 100 });
+    });
+    const client = connect({ port: await listening(proxy), host: '127.0.0.1', allowHalfOpen: true });
+    t.after(() => {
+      client.destroy();
+      runtime.close();
+      proxy.close();
+    });
+    client.write('GET /exec HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n');
+    const head = (await once(client, 'data')) as [Buffer];
+    assert.match(head[0].toString('latin1'), /^HTTP\/1\.1 101 /);
+    if (slow === 'client') {
+      received = head[0].length - head[0].indexOf('\r\n\r\n') - 4;
+      receiver = client;
+      receive(client);
+    } else send(client);
+    for (let before = -1, same = 0; same < 20; before = sent) {
+      same = sent === before ? same + 1 : 0;
+      await systemClock.sleep(10, never);
+    }
+    assert.ok(sent < tooMuch, `${sent} bytes were taken of a sender whose receiver takes none`);
+    receiver?.resume();
+    await once(receiver as Socket, 'end');
+    assert.equal(received, total);
+    client.end();
+    receiver?.end();
+    await proxied;
+  });

@@ -8,10 +8,12 @@ import { test } from 'node:test';
 import { systemClock } from '../../../agent/base/clock.ts';
 import { silentLog } from '../../../agent/base/log.ts';
 import { Table } from '../../../agent/base/table.ts';
+import { proxyAgentFor } from '../../../agent/drivers/kube/tunnel.ts';
 import { configFirstSeenAnnotation } from '../../../agent/model/pod.ts';
 import { startFileSource } from '../../../agent/pods/file-source.ts';
 import { startHttpSource } from '../../../agent/pods/http-source.ts';
 import type { PodSpecRow } from '../../../agent/pods/worker.ts';
+import { startConnectProxy } from '../../fakes/connect-proxy.ts';
 
 const manifest = (name: string, image = 'busybox:1'): string =>
   JSON.stringify({ apiVersion: 'v1', kind: 'Pod', metadata: { name }, spec: { containers: [{ name: 'app', image }] } });
@@ -220,4 +222,31 @@ test('a URL is asked with its headers; what cannot be used changes nothing', asy
   answer = { status: 200, text: '{' };
   while (source.problems().size === 0) await new Promise((resolve) => setImmediate(resolve));
   assert.ok(shows(table, 'a-n1'));
+});
+
+test('a URL is asked for through the proxy that the environment names', async (t) => {
+  const server = createServer((_request, response) => void response.end(manifest('a')));
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  t.after(() => server.close());
+  await using proxy = await startConnectProxy((server.address() as AddressInfo).port);
+  const url = 'http://manifests.example/pods';
+  assert.equal(proxyAgentFor(url, { HTTP_PROXY: proxy.url, NO_PROXY: '.example' }), undefined);
+  const dispatcher = proxyAgentFor(url, { HTTP_PROXY: proxy.url });
+  t.after(() => dispatcher?.destroy());
+  const table = new Table<PodSpecRow>('url');
+  await using _source = startHttpSource({
+    url,
+    headers: {},
+    dispatcher,
+    nodeName: 'n1',
+    clock: systemClock,
+    log: silentLog,
+    signal: new AbortController().signal,
+    table,
+    checkIntervalMs: 20,
+    unknownFields: 'refuse',
+    allowApiReferences: false,
+  });
+  await until(table, () => table.synced && shows(table, 'a-n1'));
+  assert.equal(proxy.asked[0], `GET ${url}`);
 });
