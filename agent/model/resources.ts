@@ -22,7 +22,7 @@ function maxResources(a: ResourceList, b: ResourceList): ResourceList {
  * What the pod asks of a node: sums over app containers and sidecars, no less than any init container with the sidecars started before it, pod-level
  * resources where given (k8s.io/component-helpers/resource PodRequests / PodLimits).
  */
-function podTotal(pod: AgentPod, of: (resources: ResourceRequirements | undefined) => ResourceList): ResourceList {
+function podTotal(pod: Pick<AgentPod, 'spec'>, of: (resources: ResourceRequirements | undefined) => ResourceList): ResourceList {
   let total: ResourceList = {};
   for (const c of pod.spec.containers) total = addResources(total, of(c.resources));
   let sidecars: ResourceList = {};
@@ -42,13 +42,13 @@ function podTotal(pod: AgentPod, of: (resources: ResourceRequirements | undefine
 }
 
 /** What the pod asks for, its RuntimeClass' overhead included. */
-export function podRequests(pod: AgentPod, options: { withOverhead?: boolean } = {}): ResourceList {
+export function podRequests(pod: Pick<AgentPod, 'spec'>, options: { withOverhead?: boolean } = {}): ResourceList {
   const total = podTotal(pod, (r) => r?.requests ?? {});
   return options.withOverhead === false || pod.spec.overhead === undefined ? total : addResources(total, pod.spec.overhead);
 }
 
 /** What the pod may use at most; overhead raises the limits that there are and makes none. */
-export function podLimits(pod: AgentPod, options: { withOverhead?: boolean } = {}): ResourceList {
+export function podLimits(pod: Pick<AgentPod, 'spec'>, options: { withOverhead?: boolean } = {}): ResourceList {
   const total = podTotal(pod, (r) => r?.limits ?? {});
   if (options.withOverhead === false) return total;
   for (const [name, overhead] of Object.entries(pod.spec.overhead ?? {})) {

@@ -1,5 +1,6 @@
-import type { Container, Pod, PodSpec, Probe, Volume } from '../model/generated/api.ts';
+import type { Container, Pod, PodSpec, Probe, ResourceRequirements, Volume } from '../model/generated/api.ts';
 import { defaultPullPolicy } from '../model/image-name.ts';
+import { podLimits, podRequests, type ResourceList } from '../model/resources.ts';
 
 /** The pod with what the API server would have filled in (k8s.io/kubernetes pkg/apis/core/v1/defaults.go). */
 export function withDefaults(pod: Pod): Pod {
@@ -18,8 +19,26 @@ export function withDefaults(pod: Pod): Pod {
   };
   if (spec.initContainers !== undefined) filled.initContainers = spec.initContainers.map((c) => containerDefaults(c, hostNetwork));
   if (spec.volumes !== undefined) filled.volumes = spec.volumes.map(volumeDefaults);
+  if (spec.resources !== undefined) filled.resources = podResourceDefaults(spec.resources, filled);
   return { ...pod, spec: filled };
 }
+
+/** Pod-level resources that are given in part: huge page limits are the containers' own; requests are the containers' own where they ask for any, or the limits. */
+function podResourceDefaults(given: ResourceRequirements, { resources: _, ...containersOnly }: PodSpec): ResourceRequirements {
+  if (Object.keys({ ...given.limits, ...given.requests }).length === 0) return given;
+  const limits: ResourceList = { ...given.limits };
+  for (const [name, amount] of Object.entries(podLimits({ spec: containersOnly }, { withOverhead: false })))
+    if (name.startsWith(hugePages) && limits[name] === undefined && given.requests?.[name] === undefined) limits[name] = amount;
+  if (Object.keys(limits).length === 0) return given;
+  const requests: ResourceList = { ...given.requests };
+  for (const [name, amount] of Object.entries(podRequests({ spec: containersOnly }, { withOverhead: false })))
+    if (name === 'cpu' || name === 'memory') requests[name] ??= amount;
+  for (const [name, amount] of Object.entries(limits))
+    if (name === 'cpu' || name === 'memory' || name.startsWith(hugePages)) requests[name] ??= amount;
+  return { ...given, limits, requests };
+}
+
+const hugePages = 'hugepages-';
 
 function containerDefaults(container: Container, hostNetwork: boolean): Container {
   const filled: Container = {
@@ -80,6 +99,8 @@ function volumeDefaults(volume: Volume): Volume {
   const filled: Volume = { ...volume };
   // A volume that says nothing of its kind is an emptyDir.
   if (Object.keys(volume).length === 1) filled.emptyDir = {};
+  if (volume.image !== undefined)
+    filled.image = { ...volume.image, pullPolicy: volume.image.pullPolicy || defaultPullPolicy(volume.image.reference ?? '') };
   if (volume.hostPath !== undefined) filled.hostPath = { ...volume.hostPath, type: volume.hostPath.type ?? '' };
   if (volume.configMap !== undefined) filled.configMap = { ...volume.configMap, defaultMode: volume.configMap.defaultMode ?? fileMode };
   if (volume.secret !== undefined) filled.secret = { ...volume.secret, defaultMode: volume.secret.defaultMode ?? fileMode };

@@ -80,6 +80,7 @@ spec:
     volumeMounts: [{name: tmp, mountPath: /tmp}, {name: info, mountPath: /info}]
   volumes:
   - name: tmp
+  - {name: data, image: {reference: 'busybox:1'}}
   - name: host
     hostPath: {path: /srv}
   - name: info
@@ -100,6 +101,7 @@ status: {}
   assert.equal(app?.env?.[0]?.valueFrom?.fieldRef?.apiVersion, 'v1');
   assert.deepEqual(pod.spec.volumes, [
     { name: 'tmp', emptyDir: {} },
+    { name: 'data', image: { reference: 'busybox:1', pullPolicy: 'IfNotPresent' } },
     { name: 'host', hostPath: { path: '/srv', type: '' } },
     {
       name: 'info',
@@ -107,6 +109,38 @@ status: {}
     },
   ]);
 });
+
+const podLevel: [name: string, pod: string, app: string, want: object][] = [
+  ['limits alone', '{limits: {cpu: 2, memory: 1Gi}}', '{}', { limits: { cpu: '2', memory: '1Gi' }, requests: { cpu: '2', memory: '1Gi' } }],
+  [
+    'limits, and a container that asks for less',
+    '{limits: {cpu: 2, memory: 1Gi}}',
+    '{requests: {cpu: 500m}}',
+    { limits: { cpu: '2', memory: '1Gi' }, requests: { cpu: '500m', memory: '1Gi' } },
+  ],
+  [
+    'huge pages of a container',
+    '{requests: {cpu: 1}}',
+    '{limits: {hugepages-2Mi: 4Mi, memory: 64Mi}}',
+    { requests: { cpu: '1', memory: '64Mi', 'hugepages-2Mi': '4Mi' }, limits: { 'hugepages-2Mi': '4Mi' } },
+  ],
+  ['requests alone', '{requests: {cpu: 1}}', '{requests: {memory: 64Mi}}', { requests: { cpu: '1' } }],
+  ['nothing', '{}', '{limits: {cpu: 1}}', {}],
+];
+for (const [name, ofPod, ofApp, want] of podLevel) {
+  test(`defaults of pod-level resources: ${name}`, () => {
+    const pod = one(`
+apiVersion: v1
+kind: Pod
+metadata: {name: web}
+spec:
+  resources: ${ofPod}
+  containers:
+  - {name: app, image: busybox, resources: ${ofApp}}
+`);
+    assert.deepEqual(pod.spec.resources, want);
+  });
+}
 
 test('the UID follows what the manifest says and where it lies, not how it is written', () => {
   const { uid } = one(plain).metadata;
