@@ -14,6 +14,7 @@ import { latestContainer, usableSandbox } from './observed.ts';
 import { minimumGraceSeconds, type PodAction } from './plan.ts';
 import type { Made } from './runtime-watch.ts';
 import { podLogDirectory } from './sandbox-config.ts';
+import { namespacesOf } from './security.ts';
 
 type Signalled<Req, Res> = (request: Req, signal: AbortSignal) => Promise<Res>;
 
@@ -491,11 +492,14 @@ async function purge(deps: ApplyDeps, pod: AgentPod, runtime: RuntimePod, signal
   for (const one of [...containers, ...sandboxes]) if (one.status === 'rejected') throw one.reason;
 }
 
-/** The ID of the container that an ephemeral one asks to join, if it runs. Throws CreateContainerConfigError when it does not. */
+/** The ID of the container that an ephemeral one asks to join. Throws CreateContainerConfigError when there is none, or none that runs where it has to. */
 export function targetOf(pod: AgentPod, container: string, runtime: RuntimePod): string | undefined {
   const target = pod.spec.ephemeralContainers?.find((e) => asContainer(e).name === container)?.targetContainerName;
   if (target === undefined || target === '') return undefined;
-  const running = latestContainer(runtime, target);
-  if (running?.state !== 'running') throw new AgentError('CreateContainerConfigError', `unable to find target container ${target}`);
-  return running.id;
+  const found = latestContainer(runtime, target);
+  // Where all see all processes there is nothing to join, and a container that keeps crashing can be looked into.
+  const joins = namespacesOf(pod, undefined).pid === 'CONTAINER';
+  if (found === undefined || (joins && found.state !== 'running'))
+    throw new AgentError('CreateContainerConfigError', `unable to find target container ${target}`);
+  return found.id;
 }

@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { systemClock } from '../../../agent/base/clock.ts';
 import { AgentError } from '../../../agent/base/errors.ts';
-import { type ApplyDeps, applyAction } from '../../../agent/pods/apply.ts';
-import { container, pod, runtimePod } from './build.ts';
+import { type ApplyDeps, applyAction, targetOf } from '../../../agent/pods/apply.ts';
+import { container, instance, pod, runtimePod } from './build.ts';
 
 test('a container whose log cannot be linked runs all the same, and its postStart hook with it', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'start-container-'));
@@ -91,3 +91,19 @@ test('a start that fails is told by the container’s name, so that the event of
     rmSync(folder, { recursive: true });
   }
 });
+
+const debug = (spec: object) => pod({ ephemeralContainers: [{ name: 'd', image: 'd', targetContainerName: 'a' }], ...spec });
+const targets: [name: string, spec: object, state: 'running' | 'exited' | 'gone', id: string | undefined][] = [
+  ['one that runs', {}, 'running', 'a-0'],
+  ['one that has ended, whose processes it would join', {}, 'exited', undefined],
+  ['one that has ended, in a pod that shares its processes', { shareProcessNamespace: true }, 'exited', 'a-0'],
+  ['one that has ended, among the node’s processes', { hostPID: true }, 'exited', 'a-0'],
+  ['one that never was', { hostPID: true }, 'gone', undefined],
+];
+for (const [name, spec, state, id] of targets) {
+  test(`the target of an ephemeral container: ${name}`, () => {
+    const runtime = runtimePod(undefined, state === 'gone' ? [] : [instance('a', { state })]);
+    if (id === undefined) assert.throws(() => targetOf(debug(spec), 'd', runtime), /unable to find target container a/);
+    else assert.equal(targetOf(debug(spec), 'd', runtime), id);
+  });
+}
