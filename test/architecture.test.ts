@@ -123,7 +123,7 @@ const areas: { files: RegExp; name: string; may: RegExp[]; packages: readonly st
     name: 'agent/cli and agent/main.ts',
     files: /^agent\/(cli\/|main\.ts$)/,
     may: [/^agent\//, /^proxy\//, /^cri-protos\//],
-    packages: ['pino', 'undici', 'yaml', 'zod'],
+    packages: ['pino', 'undici', 'ws', 'yaml', 'zod'],
     why: 'the wiring knows everything, and nobody knows the wiring',
   },
 ];

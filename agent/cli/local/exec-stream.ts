@@ -108,10 +108,9 @@ export async function runStream(
       stdin.once('end', onInputEnd);
       stdin.on('data', onInput);
     }
-    let from: number | undefined;
-    for await (const { first, body } of socket.pieces()) {
-      if (first) from = body[0];
-      const data = first ? body.subarray(1) : body;
+    for await (const message of socket.messages()) {
+      const [from] = message;
+      const data = message.subarray(1);
       if (from === channel.error) last += data.toString('utf8');
       const output = from === undefined ? undefined : outputs.get(from);
       if (output !== undefined && data.length > 0) await write(output, data);
