@@ -30,7 +30,7 @@ export type RunPlugin = (
 /** The API server's part: for plugins that work with the pod's service account. */
 export interface ServiceAccounts {
   get(namespace: string, name: string, signal: AbortSignal): Promise<ServiceAccount>;
-  /** Asks for a token; resolves to the token itself. */
+  /** Resolves to the token itself; the same one while it is good, or what is cached by token is not found again. */
   requestToken(namespace: string, name: string, request: TokenRequest, signal: AbortSignal): Promise<string>;
 }
 

@@ -6,6 +6,7 @@ import type { CriClient } from '../drivers/cri/client.ts';
 import type { Container, ImageVolumeSource, Secret } from '../model/generated/api.ts';
 import { parseImageName, withDefaultTag } from '../model/image-name.ts';
 import { type AgentPod, containersOf } from '../model/pod.ts';
+import { type AccountTokensOptions, createAccountTokens } from './account-tokens.ts';
 import { createAskProviders, type RunPlugin, type ServiceAccounts } from './ask-providers.ts';
 import { buildKeyring, type Credential, configsOfSecrets, type DockerConfig, lookUp } from './credentials.ts';
 import {
@@ -51,7 +52,9 @@ export interface ImagesOptions {
   readonly providers: readonly CredentialProvider[];
   readonly runPlugin: RunPlugin;
   /** Undefined on a node without an API server. */
-  readonly serviceAccounts: ServiceAccounts | undefined;
+  readonly serviceAccounts:
+    | { readonly get: ServiceAccounts['get']; readonly requestToken: AccountTokensOptions['requestToken'] }
+    | undefined;
 }
 
 /** An image that a pod needs: a container's, or an image volume's. */
@@ -95,7 +98,7 @@ export interface Images {
   adoptInterruptedPulls(signal: AbortSignal): Promise<void>;
   /** To be called after images were removed, with the IDs of those left and the wall time when they were listed. */
   pruneRecords(imageRefs: ReadonlySet<string>, listedAtMs: number): Promise<void>;
-  /** Forgets the back-offs of a pod that is gone. */
+  /** Forgets the back-offs and tokens of a pod that is gone. */
   forgetPod(podUid: string): void;
 }
 
@@ -107,7 +110,12 @@ const afterwardsMs = 10_000;
 export function createImages(options: ImagesOptions): Images {
   const { runtime, clock, log } = options;
   const backoffs = new Map<string, PullBackoff>();
-  const askProviders = createAskProviders(options);
+  const { serviceAccounts } = options;
+  const tokens = serviceAccounts && createAccountTokens({ requestToken: serviceAccounts.requestToken, clock, log, random: Math.random });
+  const askProviders = createAskProviders({
+    ...options,
+    serviceAccounts: serviceAccounts && tokens && { get: serviceAccounts.get, requestToken: tokens.get },
+  });
   const pull = createPull({
     runtime,
     clock,
@@ -291,6 +299,7 @@ export function createImages(options: ImagesOptions): Images {
     },
     forgetPod(podUid) {
       for (const key of backoffs.keys()) if (key.startsWith(`${podUid}_`)) backoffs.delete(key);
+      tokens?.forgetPod(podUid);
     },
   };
 }

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { AgentError } from '../base/errors.ts';
 import type { ConfigMap, Secret, TokenRequestSpec, Volume } from '../model/generated/api.ts';
+import type { HeldToken } from '../model/held-token.ts';
 import { type AgentPod, containersOf } from '../model/pod.ts';
 import type { VolumePlugin } from './layout.ts';
 import { fsGroupOf, fsUserOf } from './ownership.ts';
@@ -13,7 +14,7 @@ import {
   projectedPayload,
   secretPayload,
 } from './payload.ts';
-import { type HeldToken, tokenRequestSpec } from './tokens.ts';
+import { tokenRequestSpec } from './tokens.ts';
 
 /** One volume on the node. `whole`: it holds a complete, if perhaps old, content from before; `written`: the fingerprint of what this agent wrote. */
 export type VolumeState =

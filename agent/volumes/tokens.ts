@@ -1,37 +1,12 @@
-import type { ServiceAccountTokenProjection, TokenRequest, TokenRequestSpec } from '../model/generated/api.ts';
+import type { ServiceAccountTokenProjection, TokenRequestSpec } from '../model/generated/api.ts';
+import { defaultTokenSeconds } from '../model/held-token.ts';
 import type { AgentPod } from '../model/pod.ts';
-
-// When a pod's service account tokens are renewed (pkg/kubelet/token/token_manager.go). Times are wall milliseconds.
-
-const longestMs = 24 * 3_600_000;
-const jitterMs = 10_000;
-// Where the clocks of node and server are far apart, a token may be due, or over, as soon as it is issued: kubelet asks anew about once a minute then.
-const soonestMs = 60_000;
-// What API defaulting gives a projection that names no lifetime.
-const defaultSeconds = 3600;
-
-export interface HeldToken {
-  readonly token: string;
-  /** From here on it is to be renewed. */
-  readonly refreshAt: number;
-  readonly expiresAt: number;
-}
 
 /** What is asked of the API server: a token that dies with the pod. */
 export function tokenRequestSpec(pod: AgentPod, source: ServiceAccountTokenProjection): TokenRequestSpec {
   return {
     audiences: source.audience === undefined || source.audience === '' ? [] : [source.audience],
-    expirationSeconds: source.expirationSeconds ?? defaultSeconds,
+    expirationSeconds: source.expirationSeconds ?? defaultTokenSeconds,
     boundObjectRef: { apiVersion: 'v1', kind: 'Pod', name: pod.metadata.name, uid: pod.metadata.uid },
   };
-}
-
-/** The token of an answer: due at 80 % of its life or after 24 hours, up to 10 s earlier. `random` in [0, 1). Undefined when the answer has none. */
-export function heldToken(answer: TokenRequest, now: number, random: number): HeldToken | undefined {
-  const { token, expirationTimestamp } = answer.status ?? {};
-  if (token === undefined || expirationTimestamp === undefined) return undefined;
-  const expiresAt = Date.parse(expirationTimestamp);
-  const lifeMs = (answer.spec?.expirationSeconds ?? defaultSeconds) * 1000;
-  const due = Math.min(expiresAt - lifeMs + longestMs, expiresAt - Math.floor(lifeMs * 0.2));
-  return { token, expiresAt, refreshAt: Math.max(due - Math.floor(random * jitterMs), now + Math.min(soonestMs, lifeMs * 0.2)) };
 }

@@ -5,6 +5,7 @@ import type { Log } from '../base/log.ts';
 import { startLoop } from '../base/loop.ts';
 import type { Mounts } from '../drivers/mounts/mounts.ts';
 import type { ConfigMap, Container, Secret, TokenRequest, TokenRequestSpec } from '../model/generated/api.ts';
+import { heldToken } from '../model/held-token.ts';
 import type { AgentPod } from '../model/pod.ts';
 import { plannedMounts } from './container-mounts.ts';
 import { hugePageBytes, tmpfsBytes } from './empty-dir.ts';
@@ -23,7 +24,6 @@ import {
   type VolumePlan,
   type VolumeState,
 } from './plan.ts';
-import { heldToken } from './tokens.ts';
 
 /** API objects of one kind, watched while somebody holds them. */
 export interface WatchedObjects<T> {

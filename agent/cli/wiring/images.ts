@@ -64,8 +64,7 @@ export async function createNodeImages(options: NodeImagesOptions): Promise<Imag
     runPlugin: createRunPlugin(binDir ?? '', process.env),
     serviceAccounts: client && {
       get: (namespace, name, signal) => client.get<ServiceAccount>(pathOf('v1', 'serviceaccounts', namespace, name), signal),
-      requestToken: async (namespace, name, request, signal) =>
-        (await options.requestToken(namespace, name, request, signal)).status?.token ?? '',
+      requestToken: options.requestToken,
     },
   });
 }

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type Clock, systemClock } from '../../../agent/base/clock.ts';
 import { silentLog } from '../../../agent/base/log.ts';
+import { createAccountTokens } from '../../../agent/images/account-tokens.ts';
 import { createAskProviders, type RunPlugin } from '../../../agent/images/ask-providers.ts';
 import { parsePluginAnswer, parseProviderConfig } from '../../../agent/images/providers.ts';
 import type { ServiceAccount, TokenRequest } from '../../../agent/model/generated/api.ts';
@@ -115,7 +116,18 @@ function bed(
   let now = 0;
   const asked: Record<string, unknown>[] = [];
   const requests: TokenRequest[] = [];
-  const clock: Clock = { ...systemClock, mono: () => now };
+  const clock: Clock = { ...systemClock, mono: () => now, wall: () => Date.parse('2026-01-01T00:00:00Z') + now };
+  const tokens = createAccountTokens({
+    requestToken: async (_namespace, _name, request) => {
+      requests.push(request);
+      const expirationTimestamp = new Date(clock.wall() + 3_600_000).toISOString();
+      const token = `token-for-${request.spec?.boundObjectRef?.name}${requests.length === 1 ? '' : `-${requests.length}`}`;
+      return { ...request, spec: { ...request.spec, audiences: [], expirationSeconds: 3600 }, status: { token, expirationTimestamp } };
+    },
+    clock,
+    log: silentLog,
+    random: () => 0,
+  });
   const runPlugin: RunPlugin = async ({ stdin }) => {
     asked.push(JSON.parse(stdin));
     return reply(JSON.parse(stdin));
@@ -127,10 +139,7 @@ function bed(
     log: silentLog,
     serviceAccounts: {
       get: async (namespace, name): Promise<ServiceAccount> => ({ metadata: { namespace, name, uid: 'uid-sa', annotations } }),
-      requestToken: async (_namespace, _name, request) => {
-        requests.push(request);
-        return `token-for-${request.spec?.boundObjectRef?.name}`;
-      },
+      requestToken: tokens.get,
     },
   });
   const names = async (image: string, by = pod('a')): Promise<string[]> =>
@@ -201,6 +210,35 @@ test('cached by account: another pod of it shares; cached by token: it does not'
   await apart.names('a.cloud.io/web', pod('a'));
   await apart.names('a.cloud.io/web', pod('b'));
   assert.equal(apart.asked.length, 2);
+});
+
+const byToken = provider(tokenFields.replace('cacheType: ServiceAccount', 'cacheType: Token')).replace('10m', '10h');
+const tokenCaching: [string, object, image: string, by: string, ms: number, runs: number, tokens: number][] = [
+  ['the next pull of the pod', {}, 'a.cloud.io/web', 'a', 1000, 1, 1],
+  ['another image', {}, 'a.cloud.io/other', 'a', 1000, 2, 1],
+  ['another image of the registry', { cacheKeyType: 'Registry' }, 'a.cloud.io/other', 'a', 1000, 1, 1],
+  ['another registry', { cacheKeyType: 'Global' }, 'b.cloud.io/web', 'a', 1000, 1, 1],
+  ['another pod of the account', { cacheKeyType: 'Global' }, 'a.cloud.io/web', 'b', 1000, 2, 2],
+  ['the token is good for long', {}, 'a.cloud.io/web', 'a', 0.8 * 3_600_000, 1, 1],
+  ['the token is due for renewal', {}, 'a.cloud.io/web', 'a', 0.8 * 3_600_000 + 1, 2, 2],
+  ['the answer has run out', { cacheDuration: '1s' }, 'a.cloud.io/web', 'a', 1001, 2, 1],
+  ['the answer is not to be cached', { cacheDuration: '0s' }, 'a.cloud.io/web', 'a', 0, 2, 1],
+];
+for (const [name, fields, image, by, ms, runs, tokens] of tokenCaching)
+  test(`cached by token: ${name}`, async () => {
+    const { names, asked, requests, pass } = bed(byToken, () =>
+      answer({ auth: { '*.cloud.io': { username: 'u', password: 'p' } }, ...fields }),
+    );
+    assert.deepEqual(await names('a.cloud.io/web', pod('a')), ['u']);
+    pass(ms);
+    assert.deepEqual(await names(image, pod(by)), ['u']);
+    assert.deepEqual([asked.length, requests.length], [runs, tokens]);
+  });
+
+test('cached by token: two pulls of one pod at once are one token and one run', async () => {
+  const { names, asked, requests } = bed(byToken, () => answer({}));
+  await Promise.all([names('a.cloud.io/web'), names('a.cloud.io/web')]);
+  assert.deepEqual([asked.length, requests.length], [1, 1]);
 });
 
 test('the token itself as password is refused unless cached by token', async () => {

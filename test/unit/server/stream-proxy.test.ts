@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, ServerResponse } from 'node:http';
+import { createServer as createHttpsServer } from 'node:https';
 import { type AddressInfo, connect, type Server, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { test } from 'node:test';
 import { systemClock } from '../../../agent/base/clock.ts';
 import { proxyUpgrade } from '../../../agent/server/stream-proxy.ts';
+import { makeCa } from '../../fakes/certs.ts';
 
 const listening = async (server: Server): Promise<number> => {
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', () => resolve()));
@@ -157,3 +159,36 @@ for (const slow of ['runtime', 'client'] as const)
     receiver?.end();
     await proxied;
   });
+
+test('a runtime whose streaming server has TLS, with a certificate that it signed itself', async (t) => {
+  using ca = makeCa('runtime');
+  const runtime = createHttpsServer(ca.issue({ commonName: 'runtime' })).on('upgrade', (_request: IncomingMessage, socket: Duplex) => {
+    socket.end('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\nall of it');
+  });
+  const runtimePort = await listening(runtime);
+  const never = new AbortController().signal;
+  let proxied: Promise<void> | undefined;
+  const proxy = createServer().on('upgrade', (request: IncomingMessage, socket: Socket, head: Buffer) => {
+    const response = new ServerResponse(request);
+    response.assignSocket(socket);
+    const url = `https://127.0.0.1:${runtimePort}/exec`;
+    proxied = proxyUpgrade(request, response, { socket, head }, { url, idleTimeoutMs: 0, signal: never, closing: never, lingerMs: 100 });
+    proxied.catch(() => socket.destroy());
+  });
+  const socket = connect({ port: await listening(proxy), host: '127.0.0.1' });
+  t.after(() => {
+    socket.destroy();
+    runtime.close();
+    proxy.close();
+  });
+  socket.write('GET /exec HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n');
+  let received = '';
+  socket
+    .on('error', () => undefined)
+    .on('data', (chunk: Buffer) => {
+      received += chunk.toString('latin1');
+    });
+  await once(socket, 'close');
+  await proxied;
+  assert.match(received, /^HTTP\/1\.1 101 .*\r\n\r\nall of it$/s);
+});

@@ -3,6 +3,7 @@ import { describe, test } from 'node:test';
 import { unreachable } from '../../../agent/base/errors.ts';
 import { cleanPath } from '../../../agent/drivers/mounts/volume-disk.ts';
 import type { ConfigMap, Container, Secret, Volume } from '../../../agent/model/generated/api.ts';
+import { heldToken } from '../../../agent/model/held-token.ts';
 import type { AgentPod } from '../../../agent/model/pod.ts';
 import { plannedMounts } from '../../../agent/volumes/container-mounts.ts';
 import { hugePageBytes, tmpfsBytes } from '../../../agent/volumes/empty-dir.ts';
@@ -10,7 +11,7 @@ import { nestedMountPoints } from '../../../agent/volumes/nested.ts';
 import { fsUserOf } from '../../../agent/volumes/ownership.ts';
 import type { Known } from '../../../agent/volumes/payload.ts';
 import { type ObservedVolumes, planVolumes, type TokenState, usedVolumes, type VolumeState } from '../../../agent/volumes/plan.ts';
-import { heldToken, tokenRequestSpec } from '../../../agent/volumes/tokens.ts';
+import { tokenRequestSpec } from '../../../agent/volumes/tokens.ts';
 
 const now = 1_000_000_000;
 
