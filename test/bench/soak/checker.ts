@@ -38,6 +38,8 @@ export type Checker = {
 const settleMs = 10_000;
 /** A pod that somebody removed from the API server by force still gets the grace of its spec; hooks and the load of the machine come on top. */
 const orphanMs = 25_000;
+/** The mirror of a static pod that was taken away shows it as it was until all of it is gone, as upstream's does: its end is nobody's news. */
+const mirrorMs = 45_000;
 const stuckMs = 45_000;
 /** A look takes so long at most on a machine that keeps up; when it takes three times as long, a second counts for a third: what the agent does takes longer too. */
 const lookMs = 400;
@@ -60,6 +62,13 @@ const allStatuses = (pod: Pod): ContainerStatus[] => [
 const isTrue = (pod: Pod, type: string): boolean => pod.status?.conditions?.some((c) => c.type === type && c.status === 'True') === true;
 const shortId = (id: string | undefined): string => (id ?? '').replace(/^containerd:\/\//, '').slice(0, 12);
 const bareId = (id: string | undefined): string => (id ?? '').replace(/^[a-z]+:\/\//, '');
+
+/** True while a pod has init containers to run, the first time or, in a new sandbox, again: it is Pending then, as upstream wants it (e2e_node/pod_status_test.go). */
+const initialises = (pod: Pod): boolean =>
+  (pod.spec?.initContainers ?? []).some(({ name, restartPolicy }) => {
+    const state = pod.status?.initContainerStatuses?.find((status) => status.name === name)?.state;
+    return restartPolicy === 'Always' ? state?.running === undefined : state?.terminated?.exitCode !== 0;
+  });
 
 /** What one state of a pod says that cannot be, whatever the runtime holds. */
 const inconsistencies = (pod: Pod): string[] => {
@@ -99,6 +108,7 @@ const contradictions = (look: Look, known: ReadonlyMap<string, Known>, mayStart:
     const name = pod.metadata?.name ?? '';
     const uid = runtimeUid(pod);
     const shown = new Map(allStatuses(pod).map((status) => [status.name, status]));
+    const isEndingStatic = uid !== pod.metadata?.uid && !running.some(({ labels }) => labels?.[podLabel] === uid);
     for (const { id, labels } of running) {
       if (labels?.[podLabel] !== uid) continue;
       const container = labels[containerLabel] ?? '';
@@ -116,6 +126,7 @@ const contradictions = (look: Look, known: ReadonlyMap<string, Known>, mayStart:
         note(
           `${id} gone`,
           `${name}: the status shows ${status.name} running as ${shortId(id)}, which the runtime ${state === undefined ? 'does not know' : `has as ${state}`}`,
+          isEndingStatic ? mirrorMs : settleMs,
         );
     }
     for (const sandbox of look.sandboxes) {
@@ -190,7 +201,8 @@ export const createChecker = (namespace: string, mayStart: (pod: Pod) => boolean
       const facts = known.get(uid) ?? { phase, restarts: new Map<string, number>(), terminalAt: undefined, graceMs: 0 };
       known.set(uid, facts);
       facts.graceMs = (pod.metadata?.deletionGracePeriodSeconds ?? 0) * 1000;
-      if ((rank[phase] ?? 0) < (rank[facts.phase] ?? 0) || (rank[facts.phase] === 2 && phase !== facts.phase))
+      const beginsAnew = facts.phase === 'Running' && phase === 'Pending' && initialises(pod);
+      if (((rank[phase] ?? 0) < (rank[facts.phase] ?? 0) && !beginsAnew) || (rank[facts.phase] === 2 && phase !== facts.phase))
         violate(`${name}: phase went from ${facts.phase} to ${phase}`);
       facts.phase = phase;
       if (rank[phase] === 2) facts.terminalAt ??= at;
