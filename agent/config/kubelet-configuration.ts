@@ -901,12 +901,16 @@ function checkReserved(kc: KubeletConfiguration): string[] {
   for (const [field, map] of [
     ['evictionHard', kc.evictionHard],
     ['evictionSoft', kc.evictionSoft],
-    ['evictionMinimumReclaim', kc.evictionMinimumReclaim],
   ] as const)
     for (const [signal, value] of Object.entries(map)) {
       if (!evictionSignals.has(signal)) problems.push(`${field}: unsupported eviction signal ${signal}`);
-      else if (!isThreshold(value)) problems.push(`${field}.${signal}: "${value}" is neither a quantity nor a percentage of 0% to 100%`);
+      else if (!isThreshold(value)) problems.push(`${field}.${signal}: "${value}" is neither a positive quantity nor a percentage of 0% to 100%`);
     }
+  for (const [signal, value] of Object.entries(kc.evictionMinimumReclaim)) {
+    if (!evictionSignals.has(signal)) problems.push(`evictionMinimumReclaim: unsupported eviction signal ${signal}`);
+    else if (!isMinimumReclaim(value))
+      problems.push(`evictionMinimumReclaim.${signal}: "${value}" is neither a quantity that is not negative nor a positive percentage`);
+  }
   for (const [signal, value] of Object.entries(kc.evictionSoftGracePeriod)) {
     if (!evictionSignals.has(signal)) problems.push(`evictionSoftGracePeriod: unsupported eviction signal ${signal}`);
     else if (!isPositiveDuration(value)) problems.push(`evictionSoftGracePeriod.${signal}: "${value}" is no duration that is not negative`);
@@ -999,9 +1003,22 @@ function isQuantity(text: string): boolean {
   }
 }
 
-function isThreshold(text: string): boolean {
+/** The number before the sign of a percentage; undefined for what is none. */
+function percentOf(text: string): number | undefined {
   const percent = /^(\d+(?:\.\d+)?)%$/.exec(text);
-  return percent === null ? isQuantity(text) && parseQuantity(text) >= 0 : Number(percent[1]) <= 100;
+  return percent === null ? undefined : Number(percent[1]);
+}
+
+/** A quantity of nothing is no way to switch a threshold off: 0% and 100% are (pkg/kubelet/eviction parseThresholdStatement). */
+function isThreshold(text: string): boolean {
+  const percent = percentOf(text);
+  return percent === undefined ? isQuantity(text) && parseQuantity(text) > 0 : percent <= 100;
+}
+
+/** Nothing more than the threshold may be asked for as an amount, not as a share (pkg/kubelet/eviction parseMinimumReclaims). */
+function isMinimumReclaim(text: string): boolean {
+  const percent = percentOf(text);
+  return percent === undefined ? isQuantity(text) && parseQuantity(text) >= 0 : percent > 0;
 }
 
 function isPositiveDuration(text: string): boolean {

@@ -66,8 +66,9 @@ export interface ThresholdSettings {
 /** The thresholds of a configuration that has been checked; those of 0 % and 100 % are switched off. */
 export function thresholdsOf(settings: ThresholdSettings): Threshold[] {
   const parse = (signal: string, text: string, graceMs: number): Threshold[] => {
+    // These words alone: 100.0% is a threshold that is always met (pkg/kubelet/eviction parseThresholdStatement).
+    if (text === '0%' || text === '100%') return [];
     const value = parseAmount(text);
-    if ('share' in value && (value.share <= 0 || value.share >= 1)) return [];
     const reclaim = settings.minimumReclaim[signal];
     const minReclaim = reclaim === undefined ? undefined : parseAmount(reclaim);
     return [{ signal: signal as Signal, value, graceMs, minReclaim }];

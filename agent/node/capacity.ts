@@ -75,9 +75,10 @@ function thresholdAmount(threshold: string | undefined, capacity: string | undef
   if (threshold === undefined || capacity === undefined) return undefined;
   const percent = /^([\d.]+)%$/.exec(threshold);
   if (percent === null) return threshold;
+  // How one is switched off, in these words alone: 100.0% keeps everything from pods.
+  if (threshold === '0%' || threshold === '100%') return undefined;
   const share = Math.fround(Math.fround(Number(percent[1])) / 100);
-  // Upstream drops thresholds of 0 % and 100 %: they are how one is switched off.
-  return share <= 0 || share >= 1 ? undefined : formatBinary(Math.floor(parseQuantity(capacity) * share));
+  return formatBinary(Math.floor(parseQuantity(capacity) * share));
 }
 
 /** What pods may have: capacity less reservations, never below nothing; huge pages are taken out of memory. */

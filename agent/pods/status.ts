@@ -116,7 +116,8 @@ export function computeStatus(input: StatusInput): PodStatus {
     resize: terminal ? [] : (input.resize ?? []),
     now,
   });
-  if (lifecycle.kind !== 'syncing' && lifecycle.cause.kind === 'ended' && lifecycle.cause.disruption !== undefined)
+  // With the terminal phase and not before: controllers judge a failure by it (podFailurePolicy) once, when it has come about.
+  if (terminal && lifecycle.cause.kind === 'ended' && lifecycle.cause.disruption !== undefined)
     conditions.push(disruptionCondition({ pod, previous, now }, lifecycle.cause.disruption));
   const foreign = (pod.status?.conditions ?? []).filter(
     (c) => !ownConditions.has(c.type) && !conditions.some((own) => own.type === c.type),

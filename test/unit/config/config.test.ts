@@ -282,6 +282,18 @@ const cases: Case[] = [
     want: ['1Gi', '10%'],
   },
   {
+    name: 'eviction thresholds: 0% and 100% switch off, and nothing may be a minimum to reclaim',
+    argv: ['--config=/c.yaml'],
+    files: {
+      '/c.yaml': `${header}evictionHard: { memory.available: "0%", nodefs.available: "100%" }\nevictionMinimumReclaim: { memory.available: "0", nodefs.available: 500% }\n`,
+    },
+    gives: (c) => [k(c).evictionHard, k(c).evictionMinimumReclaim],
+    want: [
+      { 'memory.available': '0%', 'nodefs.available': '100%' },
+      { 'memory.available': '0', 'nodefs.available': '500%' },
+    ],
+  },
+  {
     name: 'parallel pulls unset serialization',
     argv: ['--config=/c.yaml'],
     files: { '/c.yaml': `${header}maxParallelImagePulls: 4\n` },
@@ -335,6 +347,16 @@ const cases: Case[] = [
     name: 'validation tells every problem',
     argv: ['--port=0', '--oom-score-adj=5000'],
     error: /oomScoreAdj \(--oom-score-adj\) 5000.*port \(--port\) 0 must be between 1 and 65535/s,
+  },
+  {
+    name: 'an eviction threshold of nothing is no way to switch it off',
+    argv: ['--eviction-hard=memory.available<0'],
+    error: /evictionHard\.memory\.available: "0" is neither a positive quantity/,
+  },
+  {
+    name: 'a share of nothing is no minimum to reclaim',
+    argv: ['--eviction-minimum-reclaim=memory.available=0%'],
+    error: /evictionMinimumReclaim\.memory\.available: "0%" is neither/,
   },
   {
     name: 'enforcement needs its cgroup',

@@ -29,6 +29,7 @@ describe('thresholds', () => {
     ['a quantity', { ...none, hard: { 'memory.available': '100Mi' } }, ['memory.available 0 {"quantity":"100Mi"}']],
     ['half, in single precision', { ...none, hard: { 'nodefs.available': '50%' } }, ['nodefs.available 0 {"share":0.5}']],
     ['0% and 100% switch off', { ...none, hard: { 'nodefs.available': '0%', 'imagefs.available': '100%' } }, []],
+    ['100.0% does not: it is always met', { ...none, hard: { 'nodefs.available': '100.0%' } }, ['nodefs.available 0 {"share":1}']],
     [
       'a soft one has its grace',
       { ...none, soft: { 'memory.available': '1Gi' }, softGraceMs: { 'memory.available': 90_000 } },

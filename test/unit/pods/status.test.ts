@@ -342,6 +342,33 @@ test('messages share the API’s limit of 12 KiB', () => {
   assert.equal(status({ runtime: runtimePod([sandbox()], [wordy]) }).containerStatuses?.[0]?.state?.terminated?.message?.length, 12 * 1024);
 });
 
+const disrupted = { kind: 'ended', reason: 'Evicted', message: 'm', disruption: 'd' } as const;
+const byTaint = { type: 'DisruptionTarget', status: 'True', reason: 'DeletionByTaintManager', lastTransitionTime: '2027-01-15T07:59:10Z' };
+const targets: { name: string; input: Partial<StatusInput>; reason: string | undefined }[] = [
+  {
+    name: 'not while its containers still run',
+    input: { lifecycle: { ...ending, cause: disrupted }, runtime: runtimePod([sandbox()], [instance('a')]) },
+    reason: undefined,
+  },
+  {
+    name: 'with the terminal phase',
+    input: { lifecycle: { ...ended, cause: disrupted }, runtime: runtimePod([], [exited('a', 137)]) },
+    reason: 'TerminationByKubelet',
+  },
+  { name: 'not of a pod that was deleted', input: { lifecycle: ended, runtime: runtimePod([], [exited('a')]) }, reason: undefined },
+  {
+    name: 'somebody else’s stays',
+    input: {
+      pod: { ...pod(), status: { conditions: [byTaint] } },
+      lifecycle: { ...ending, cause: disrupted },
+      runtime: runtimePod([sandbox()], [instance('a')]),
+    },
+    reason: 'DeletionByTaintManager',
+  },
+];
+for (const { name, input, reason } of targets)
+  test(`DisruptionTarget: ${name}`, () => assert.equal(status(input).conditions?.find((c) => c.type === 'DisruptionTarget')?.reason, reason));
+
 test('a pod that was evicted before a restart of the agent stays so, although its container ended well', () => {
   const evicted: PodStatus = { ...published, phase: 'Failed', reason: 'Evicted', message: 'The node was low on resource: memory. ' };
   const after = status({
