@@ -904,7 +904,8 @@ function checkReserved(kc: KubeletConfiguration): string[] {
   ] as const)
     for (const [signal, value] of Object.entries(map)) {
       if (!evictionSignals.has(signal)) problems.push(`${field}: unsupported eviction signal ${signal}`);
-      else if (!isThreshold(value)) problems.push(`${field}.${signal}: "${value}" is neither a positive quantity nor a percentage of 0% to 100%`);
+      else if (!isThreshold(value))
+        problems.push(`${field}.${signal}: "${value}" is neither a positive quantity nor a percentage of 0% to 100%`);
     }
   for (const [signal, value] of Object.entries(kc.evictionMinimumReclaim)) {
     if (!evictionSignals.has(signal)) problems.push(`evictionMinimumReclaim: unsupported eviction signal ${signal}`);

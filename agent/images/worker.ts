@@ -45,6 +45,8 @@ export interface ImagesOptions {
   readonly settings: () => ImageSettings;
   /** Called for everything that the pod's owner should see. `fieldPath` names the container; image volumes have none. */
   readonly onEvent: (pod: AgentPod, type: 'Normal' | 'Warning', reason: string, message: string, fieldPath: string | undefined) => void;
+  /** Told each pull that succeeded: how large the image is, and how long it took with all waiting. */
+  readonly tookPull?: (sizeBytes: number, tookMs: number) => void;
   /** Where it is remembered who pulled what; undefined when the KubeletEnsureSecretPulledImages gate is off. */
   readonly recordFiles: RecordFiles | undefined;
   /** The node's own docker credentials, read anew; undefined when it has none. */
@@ -229,6 +231,7 @@ export function createImages(options: ImagesOptions): Images {
       }
       const { imageRef, sizeBytes, tookMs } = outcome;
       const waitedMs = clock.mono() - startedAt;
+      options.tookPull?.(sizeBytes, waitedMs);
       const took = `${formatGoDuration(tookMs)} (${formatGoDuration(waitedMs)} including waiting)`;
       emit({
         type: 'Normal',

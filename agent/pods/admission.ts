@@ -24,6 +24,8 @@ export interface AdmissionInput {
 /** The pod may run when these pods have ended. */
 export interface Preemption {
   readonly victims: readonly AgentPod[];
+  /** The first resource that is short. */
+  readonly resource: string;
 }
 
 /** Why the pod may not run here, in kubelet's words, or what has to go first; undefined when it may run. */
@@ -53,7 +55,7 @@ function fitRejection(pod: AgentPod, active: readonly AgentPod[], node: AgentNod
     active,
     shortages.map(({ resource, requested, used, capacity }) => ({ resource, amount: requested - (capacity - used) })),
   );
-  if ('victims' in choice) return choice;
+  if ('victims' in choice) return { victims: choice.victims, resource: first.resource };
   return {
     reason: 'UnexpectedAdmissionError',
     message: `Unexpected error while attempting to recover from admission failure: preemption: error finding a set of pods to preempt: no set of running pods found to reclaim resources: ${shortfallText(choice.unmet)}`,

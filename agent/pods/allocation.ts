@@ -227,7 +227,7 @@ export type ResizeDecision =
       readonly reason: 'Deferred' | 'Infeasible';
       readonly message: string;
       /** Less important pods that have to end for it. */
-      readonly victims?: readonly AgentPod[];
+      readonly preemption?: Preemption;
     };
 
 export interface ResizeQuestion {
@@ -256,7 +256,7 @@ export function decideResize(question: ResizeQuestion): ResizeDecision {
   const refusal = question.admit(desired, question.others);
   if (refusal === undefined) return { kind: 'accept' };
   if ('victims' in refusal)
-    return { kind: 'pending', reason: 'Deferred', message: 'less important pods are ending to make room for it', victims: refusal.victims };
+    return { kind: 'pending', reason: 'Deferred', message: 'less important pods are ending to make room for it', preemption: refusal };
   return { kind: 'pending', reason: 'Deferred', message: refusal.message };
 }
 

@@ -8,7 +8,7 @@ import type { Container, ResourceRequirements } from '../model/generated/api.ts'
 import { type AgentPod, asContainer, containersOf, podKey } from '../model/pod.ts';
 import { bound, type ContainerResize, resizeOrder, type Size, sizedContainer } from './allocation.ts';
 import { legacyLogLink } from './container-config.ts';
-import { runHook } from './hooks.ts';
+import { type HookDeps, runHook } from './hooks.ts';
 import type { RuntimePod } from './observed.ts';
 import { latestContainer, usableSandbox } from './observed.ts';
 import { minimumGraceSeconds, type PodAction } from './plan.ts';
@@ -48,12 +48,26 @@ export interface RuntimeControl {
 /** Events as users read them; `fieldPath` such as `spec.containers{web}`. */
 export type RecordEvent = (pod: AgentPod, type: 'Normal' | 'Warning', reason: string, message: string, fieldPath?: string) => void;
 
+/** What operators count and no event tells so that it can be counted. */
+export type Occurrence =
+  | { readonly kind: 'sandboxFailed' }
+  /** `code` is the reason that the status shows. */
+  | { readonly kind: 'containerFailed'; readonly fieldPath: string; readonly code: string }
+  | { readonly kind: 'hookFellBack' }
+  | { readonly kind: 'sleepCut' }
+  | { readonly kind: 'refused'; readonly reason: string }
+  /** `resource` is the first that was short. */
+  | { readonly kind: 'preempted'; readonly resource: string }
+  /** A pod has come back under a UID whose pod had ended. */
+  | { readonly kind: 'returned'; readonly isStatic: boolean };
+
 /** What carrying out a plan needs of the other rooms. All throw AgentErrors whose message is fit for status and events. */
 export interface ApplyDeps {
   readonly cri: RuntimeControl;
   readonly clock: Clock;
   readonly log: Pick<Log, 'warn'>;
   readonly recordEvent: RecordEvent;
+  readonly count?: (what: Occurrence) => void;
   readonly podLogsDir: string;
   /** /var/log/containers */
   readonly containerLogsDir: string;
@@ -108,6 +122,28 @@ export function fieldPathOf(pod: AgentPod, name: string): string {
 
 /** Carries out one action. Idempotent: what is done already is success. Throws an AgentError whose code is the reason to show. */
 export async function applyAction(
+  deps: ApplyDeps,
+  pod: AgentPod,
+  runtime: RuntimePod,
+  action: PodAction,
+  signal: AbortSignal,
+): Promise<ActionResult> {
+  try {
+    return await carryOut(deps, pod, runtime, action, signal);
+  } catch (error) {
+    // A pod that ends meanwhile has not failed to start.
+    if (!signal.aborted) countFailure(deps, pod, action, error);
+    throw error;
+  }
+}
+
+function countFailure(deps: ApplyDeps, pod: AgentPod, action: PodAction, error: unknown): void {
+  if (action.kind === 'createSandbox') deps.count?.({ kind: 'sandboxFailed' });
+  else if ((action.kind === 'pullImage' || action.kind === 'startContainer') && error instanceof AgentError)
+    deps.count?.({ kind: 'containerFailed', fieldPath: fieldPathOf(pod, action.container), code: error.code });
+}
+
+async function carryOut(
   deps: ApplyDeps,
   pod: AgentPod,
   runtime: RuntimePod,
@@ -296,6 +332,20 @@ async function startContainer(
   return id;
 }
 
+function hookDeps({ clock, cri, recordEvent, count }: ApplyDeps, pod: AgentPod): HookDeps {
+  return {
+    clock,
+    execSync: cri.execSync,
+    fellBack(host) {
+      count?.({ kind: 'hookFellBack' });
+      // The words are kubelet's (pkg/kubelet/lifecycle/handlers.go).
+      const message = `request to HTTPS lifecycle hook ${host} got HTTP response, retry with HTTP succeeded`;
+      recordEvent(pod, 'Warning', 'LifecycleHTTPFallback', message);
+    },
+    sleepCut: () => count?.({ kind: 'sleepCut' }),
+  };
+}
+
 async function postStart(
   deps: ApplyDeps,
   pod: AgentPod,
@@ -307,7 +357,7 @@ async function postStart(
   const handler = container.lifecycle?.postStart;
   if (handler === undefined) return;
   try {
-    await runHook({ clock: deps.clock, execSync: deps.cri.execSync }, pod, container, id, runtime.sandboxes[0]?.ips[0], handler, signal);
+    await runHook(hookDeps(deps, pod), pod, container, id, runtime.sandboxes[0]?.ips[0], handler, signal);
   } catch (error) {
     if (signal.aborted) throw error;
     const path = fieldPathOf(pod, container.name);
@@ -342,8 +392,8 @@ async function preStop(
   const handler = container.lifecycle?.preStop;
   if (handler === undefined) return;
   deps.recordEvent(pod, 'Normal', 'Killing', action.message, fieldPathOf(pod, action.container));
-  const { cri, clock } = deps;
-  const hook = runHook({ clock, execSync: cri.execSync }, pod, container, action.id, runtime.sandboxes[0]?.ips[0], handler, signal).catch(
+  const { clock } = deps;
+  const hook = runHook(hookDeps(deps, pod), pod, container, action.id, runtime.sandboxes[0]?.ips[0], handler, signal).catch(
     (error: unknown) => {
       // A hook that fails does not keep the container alive; nor does one that goes on after its time, and ends with the container.
       if (signal.aborted) throw error;

@@ -8,6 +8,10 @@ import type { AgentPod } from '../model/pod.ts';
 
 export interface HookDeps {
   readonly clock: Clock;
+  /** Told that a handler written as HTTPS was answered in the clear; `host` with its port. */
+  readonly fellBack?: (host: string) => void;
+  /** Told that a sleep was called off before its time. */
+  readonly sleepCut?: () => void;
   /** Runs a command in a container; `timeout` in seconds, 0 for none. */
   execSync(
     request: { container_id: string; cmd: string[]; timeout: number },
@@ -43,14 +47,19 @@ export async function runHook(
     }
   } else if (handler.httpGet !== undefined) {
     try {
-      await httpHook(handler.httpGet, container, podIp, signal);
+      await httpHook(deps, handler.httpGet, container, podIp, signal);
     } catch (error) {
       throw new AgentError('HookFailed', `HTTP lifecycle hook (${handler.httpGet.path ?? ''}) ${where}${messageOf(error)}`, {
         cause: error,
       });
     }
   } else if (handler.sleep !== undefined) {
-    await deps.clock.sleep(handler.sleep.seconds * 1000, signal);
+    try {
+      await deps.clock.sleep(handler.sleep.seconds * 1000, signal);
+    } catch (error) {
+      deps.sleepCut?.();
+      throw error;
+    }
   } else if (handler.tcpSocket !== undefined) {
     // Kept by the API for old objects; kubelet too refuses to run it.
     throw new AgentError('HookFailed', 'Cannot run handler: invalid handler: tcpSocket is not supported as a lifecycle hook');
@@ -77,7 +86,13 @@ interface HookRequest {
   readonly headers: ReadonlyMap<string, readonly string[]>;
 }
 
-async function httpHook(action: HTTPGetAction, container: Container, podIp: string | undefined, signal: AbortSignal): Promise<void> {
+async function httpHook(
+  deps: HookDeps,
+  action: HTTPGetAction,
+  container: Container,
+  podIp: string | undefined,
+  signal: AbortSignal,
+): Promise<void> {
   const host = action.host !== undefined && action.host !== '' ? action.host : podIp;
   if (host === undefined) throw new AgentError('HookFailed', 'the pod has no address');
   const authority = `${isIPv6(host) ? `[${host}]` : host}:${resolvePort(action.port, container)}`;
@@ -101,6 +116,7 @@ async function httpHook(action: HTTPGetAction, container: Container, podIp: stri
     url.protocol = 'http:';
     headers.delete('authorization');
     await follow({ url, headers }, signal);
+    deps.fellBack?.(authority);
   }
 }
 

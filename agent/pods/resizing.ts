@@ -39,7 +39,7 @@ export interface ResizingOptions {
   readonly others: (uid: string) => readonly AgentPod[];
   readonly admit: (pod: AgentPod, others: readonly AgentPod[]) => Rejection | Preemption | undefined;
   /** Ends less important pods so that a critical one can grow. */
-  readonly preempt: (victims: readonly AgentPod[]) => void;
+  readonly preempt: (preemption: Preemption) => void;
   readonly swaps: (pod: AgentPod, container: Container) => boolean;
   /** Told when a pod's allocation or its conditions have changed. */
   readonly changed: (uid: string) => void;
@@ -126,8 +126,8 @@ export function createResizing(options: ResizingOptions): Resizing {
       options.changed(uid);
       return;
     }
-    const { reason, message, victims } = decision;
-    if (victims !== undefined) options.preempt(victims);
+    const { reason, message, preemption } = decision;
+    if (preemption !== undefined) options.preempt(preemption);
     if (reason === 'Infeasible') pending.delete(uid);
     const old = before.pending;
     if (old !== undefined && old.reason === reason && old.message === message && old.generation === generation) return;

@@ -269,6 +269,7 @@ export function startPods(options: PodsOptions): Pods {
       if (known.work.inFlight.size > 0) return undefined;
       // What is left of the old life in the runtime counts as in upstream: its containers' next instances are restarts.
       machines.delete(uid);
+      options.apply.count?.({ kind: 'returned', isStatic: row.source !== 'api' });
     }
     if (row === undefined) {
       endAdmission(uid);
@@ -346,7 +347,7 @@ export function startPods(options: PodsOptions): Pods {
     }
     if (answer === undefined) return undefined;
     if ('victims' in answer) {
-      makeRoom(answer.victims);
+      makeRoom(answer);
       const victims = answer.victims.map((victim) => victim.metadata.uid);
       log.info({ pod: podKey(pod), podUid: uid, victims }, 'pods make room for a critical one');
       preempting.set(uid, new Set(victims));
@@ -359,16 +360,18 @@ export function startPods(options: PodsOptions): Pods {
     const { uid } = pod.metadata;
     endAdmission(uid);
     options.apply.recordEvent(pod, 'Warning', answer.reason, answer.message);
+    options.apply.count?.({ kind: 'refused', reason: answer.reason });
     log.info({ pod: podKey(pod), podUid: uid, ...answer }, 'pod refused');
     // The event tells the reason alone; the status says besides what became of the pod (pkg/kubelet rejectPod).
     return { reason: answer.reason, message: `Pod was rejected: ${answer.message}` };
   }
 
-  function makeRoom(victims: readonly AgentPod[]): void {
+  function makeRoom({ victims, resource }: Preemption): void {
     for (const victim of victims) {
       const { uid } = victim.metadata;
       if (options.endings.has(uid)) continue;
       options.apply.recordEvent(victim, 'Warning', preempted.reason, preempted.message);
+      options.apply.count?.({ kind: 'preempted', resource });
       options.preempt(uid, { ...preempted, graceSeconds: undefined });
     }
   }

@@ -20,6 +20,7 @@ export interface NodeImagesOptions {
   readonly log: Log;
   readonly config: Config;
   readonly recordEvent: RecordEvent;
+  readonly tookPull: (sizeBytes: number, tookMs: number) => void;
   /** Undefined standalone. */
   readonly client: KubeClient | undefined;
   readonly requestToken: (namespace: string, name: string, request: TokenRequest, signal: AbortSignal) => Promise<TokenRequest>;
@@ -57,6 +58,7 @@ export async function createNodeImages(options: NodeImagesOptions): Promise<Imag
       preloadedImagesVerificationAllowlist: kc.preloadedImagesVerificationAllowlist,
     }),
     onEvent: (pod, type, reason, message, fieldPath) => options.recordEvent(pod, type, reason, message, fieldPath),
+    tookPull: options.tookPull,
     recordFiles: isEnabled(config, 'KubeletEnsureSecretPulledImages') ? await openRecordFiles(config.rootDir) : undefined,
     readNodeConfig: async () =>
       (await firstReadable(paths.json, parseDockerConfigJson)) ?? (await firstReadable(paths.cfg, parseDockerCfg)),

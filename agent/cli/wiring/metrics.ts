@@ -8,9 +8,11 @@ import type {
   StartContainerRequest,
 } from '../../../cri-protos/generated/cri.ts';
 import type { Clock } from '../../base/clock.ts';
+import { unreachable } from '../../base/errors.ts';
 import type { ReadonlyTable } from '../../base/table.ts';
 import type { CriClient } from '../../drivers/cri/client.ts';
 import { type AgentPod, isStaticPod } from '../../model/pod.ts';
+import type { Occurrence } from '../../pods/apply.ts';
 import type { RuntimePod } from '../../pods/observed.ts';
 import type { PodSpecRow, Pods } from '../../pods/worker.ts';
 import { createMetrics, exponentialBuckets, type MetricsRegistry } from '../../server/metrics.ts';
@@ -35,6 +37,9 @@ export interface NodeMetrics {
   relisted(tookMs: number, endedAtMono: number): void;
   /** A container has started; `fieldPath` as in events. */
   started(fieldPath: string | undefined): void;
+  occurred(what: Occurrence): void;
+  /** An image has been pulled. */
+  pulled(sizeBytes: number, tookMs: number): void;
   /** The API shows a pod's newest status. */
   statusShown(uid: string, patched: boolean): void;
   /** Follows these tables from now on. */
@@ -84,6 +89,49 @@ const operations: Readonly<Record<string, string>> = {
   checkpointContainer: 'checkpoint_container',
   runtimeConfig: 'runtime_config',
 };
+
+// Reasons that are a label of their own; there is no end of those that name an extended resource (pkg/kubelet recordAdmissionRejection).
+const refusalReasons: ReadonlySet<string> = new Set([
+  'AppArmor',
+  'PodOSSelectorNodeLabelDoesNotMatch',
+  'PodOSNotSupported',
+  'InvalidNodeInfo',
+  'InitContainerRestartPolicyForbidden',
+  'SupplementalGroupsPolicyNotSupported',
+  'UnexpectedAdmissionError',
+  'UnknownReason',
+  'UnexpectedPredicateFailureType',
+  'OutOfcpu',
+  'OutOfmemory',
+  'OutOfephemeral-storage',
+  'OutOfpods',
+  'PodLevelResourcesNotSupported',
+  'PodFeatureUnsupported',
+  "node(s) had taints that the pod didn't tolerate",
+  'Evicted',
+  'SysctlForbidden',
+  'TopologyAffinityError',
+  'NodeShutdown',
+  'VolumeAttachmentLimitExceeded',
+]);
+
+const pullBuckets = [1, 5, 10, 20, 30, 60, 120, 180, 240, 300, 360, 480, 600, 900, 1200, 1800, 2700, 3600];
+const GiB = 1024 ** 3;
+// Largest first: the size from which on the label holds.
+const imageSizes: readonly (readonly [number, string])[] = [
+  [100 * GiB, 'GT100GB'],
+  [60 * GiB, '60GB-100GB'],
+  [40 * GiB, '40GB-60GB'],
+  [30 * GiB, '30GB-40GB'],
+  [20 * GiB, '20GB-30GB'],
+  [10 * GiB, '10GB-20GB'],
+  [5 * GiB, '5GB-10GB'],
+  [GiB, '1GB-5GB'],
+  [GiB / 2, '500MB-1GB'],
+  [100 * 1024 ** 2, '100MB-500MB'],
+  [10 * 1024 ** 2, '10MB-100MB'],
+  [0, '0-10MB'],
+];
 
 const podStartBuckets = [0.5, 1, 2, 3, 4, 5, 6, 8, 10, 20, 30, 45, 60, 120, 180, 240, 300, 360, 480, 600, 900, 1200, 1800, 2700, 3600];
 const statusSyncBuckets = [0.01, 0.05, 0.1, 0.5, 1, 5, 10, 20, 30, 45, 60];
@@ -150,6 +198,57 @@ export function createNodeMetrics(nodeName: string, version: string, clock: Cloc
     help: 'Cumulative number of container terminations.',
     labels: ['container_type', 'exit_code', 'reason'],
   });
+  const noLabels = (name: string, help: string) => {
+    const counter = registry.counter({ name, help });
+    counter.inc([], 0);
+    return counter;
+  };
+  const podsFailed = noLabels('kubelet_started_pods_errors_total', 'Cumulative number of errors when starting pods');
+  const containersFailed = registry.counter({
+    name: 'kubelet_started_containers_errors_total',
+    help: 'Cumulative number of errors when starting containers',
+    labels: ['container_type', 'code'],
+  });
+  const hookFallbacks = noLabels(
+    'kubelet_lifecycle_handler_http_fallbacks_total',
+    'The number of times lifecycle handlers successfully fell back to http from https.',
+  );
+  const sleepsCut = noLabels(
+    'kubelet_sleep_action_terminated_early_total',
+    'The number of times lifecycle sleep handler got terminated before it finishes',
+  );
+  const refusals = registry.counter({
+    name: 'kubelet_admission_rejections_total',
+    help: 'Cumulative number pod admission rejections by the Kubelet.',
+    labels: ['reason'],
+  });
+  const preemptions = registry.counter({
+    name: 'kubelet_preemptions',
+    help: 'Cumulative number of pod preemptions by preemption resource',
+    labels: ['preemption_signal'],
+  });
+  const podsReturned = registry.counter({
+    name: 'kubelet_restarted_pods_total',
+    help: 'Number of pods that have been restarted because they were deleted and recreated with the same UID while the kubelet was watching them (common for static pods, extremely uncommon for API pods)',
+    labels: ['static'],
+  });
+  for (const fixed of ['', 'true']) podsReturned.inc([fixed], 0);
+  const pullSeconds = registry.histogram({
+    name: 'kubelet_image_pull_duration_seconds',
+    help: 'Duration in seconds to pull an image.',
+    labels: ['image_size_in_bytes'],
+    buckets: pullBuckets,
+  });
+  const sandboxSeconds = registry.histogram({
+    name: 'kubelet_run_podsandbox_duration_seconds',
+    help: 'Duration in seconds of the run_podsandbox operations. Broken down by RuntimeClass.Handler.',
+    labels: ['runtime_handler'],
+  });
+  const sandboxErrors = registry.counter({
+    name: 'kubelet_run_podsandbox_errors_total',
+    help: 'Cumulative number of the run_podsandbox operation errors by RuntimeClass.Handler.',
+    labels: ['runtime_handler'],
+  });
   const relistSeconds = registry.histogram({
     name: 'kubelet_pleg_relist_duration_seconds',
     help: 'Duration in seconds for relisting pods in PLEG.',
@@ -213,6 +312,8 @@ export function createNodeMetrics(nodeName: string, version: string, clock: Cloc
   const starting = new Map<string, number>();
   // By UID: the containers whose end has been counted.
   const terminated = new Map<string, Set<string>>();
+  // By UID: whether the pod is static, of those that somebody has asked for since the agent started.
+  const asked = new Map<string, boolean>();
 
   return {
     registry,
@@ -242,13 +343,16 @@ export function createNodeMetrics(nodeName: string, version: string, clock: Cloc
             return response;
           } catch (error) {
             callErrors.inc(labels);
+            if (name === 'runPodSandbox') sandboxErrors.inc([(request as RunPodSandboxRequest).runtime_handler ?? '']);
             if (ownUsers) ownUsersFailed.inc();
             throw error;
           } finally {
             if (name === 'startContainer' || name === 'removeContainer') {
               startingWithOwnUsers.delete((request as StartContainerRequest | RemoveContainerRequest).container_id ?? '');
             }
-            callSeconds.observe((clock.mono() - from) / 1000, labels);
+            const seconds = (clock.mono() - from) / 1000;
+            callSeconds.observe(seconds, labels);
+            if (name === 'runPodSandbox') sandboxSeconds.observe(seconds, [(request as RunPodSandboxRequest).runtime_handler ?? '']);
           }
         };
         return [[name, counted] as const];
@@ -263,9 +367,30 @@ export function createNodeMetrics(nodeName: string, version: string, clock: Cloc
       relistSeen.set((clock.wall() - tookMs) / 1000);
     },
     started(fieldPath) {
-      const list = /^spec\.(\w+)\{/.exec(fieldPath ?? '')?.[1];
-      const type = list === 'initContainers' ? 'init_container' : list === 'ephemeralContainers' ? 'ephemeral_container' : 'container';
-      containersStarted.inc([type]);
+      containersStarted.inc([containerType(fieldPath)]);
+    },
+    occurred(what) {
+      switch (what.kind) {
+        case 'sandboxFailed':
+          return podsFailed.inc();
+        case 'containerFailed':
+          return containersFailed.inc([containerType(what.fieldPath), what.code]);
+        case 'hookFellBack':
+          return hookFallbacks.inc();
+        case 'sleepCut':
+          return sleepsCut.inc();
+        case 'refused':
+          return refusals.inc([refusalLabel(what.reason)]);
+        case 'preempted':
+          return preemptions.inc([what.resource]);
+        case 'returned':
+          return podsReturned.inc([what.isStatic ? 'true' : '']);
+        default:
+          return unreachable(what);
+      }
+    },
+    pulled(sizeBytes, tookMs) {
+      pullSeconds.observe(tookMs / 1000, [imageSizeLabel(sizeBytes)]);
     },
     statusShown(uid, patched) {
       const since = unshown.get(uid);
@@ -311,8 +436,40 @@ export function createNodeMetrics(nodeName: string, version: string, clock: Cloc
           () => [{ value: mirrors.size }],
         );
       }
+      registry.collect(
+        {
+          name: 'kubelet_managed_ephemeral_containers',
+          help: 'Current number of ephemeral containers in pods managed by this kubelet.',
+          type: 'gauge',
+        },
+        () => [{ value: [...specs.values()].reduce((sum, { pod }) => sum + (pod.spec.ephemeralContainers?.length ?? 0), 0) }],
+      );
+      registry.collect(
+        {
+          name: 'kubelet_working_pods',
+          help: 'Number of pods the kubelet is actually running, broken down by lifecycle phase, whether the pod is desired, orphaned, or runtime only (also orphaned), and whether the pod is static. An orphaned pod has been removed from local configuration or force deleted in the API and consumes resources that are not otherwise visible.',
+          labels: ['lifecycle', 'config', 'static'],
+          type: 'gauge',
+        },
+        () => {
+          const counts = new Map(workingLabels.map((labels) => [labels.join(' '), { labels, value: 0 }]));
+          for (const uid of new Set([...specs.keys(), ...runtime.keys(), ...pods.statuses.keys()])) {
+            const activity = pods.activity(uid);
+            if (activity === undefined) continue;
+            const wanted = specs.get(uid)?.pod;
+            const fixed = wanted === undefined ? asked.get(uid) : isStaticPod(wanted);
+            const config =
+              fixed === undefined ? 'runtime_only unknown' : `${wanted === undefined ? 'orphan' : 'desired'} ${fixed ? 'true' : ''}`;
+            const lifecycle = activity.lifecycle === 'syncing' ? 'sync' : activity.lifecycle;
+            const count = counts.get(`${lifecycle} ${config}`);
+            if (count !== undefined) count.value++;
+          }
+          return counts.values();
+        },
+      );
       const noteNew = (uid: string): void => {
         const pod = specs.get(uid)?.pod;
+        if (pod !== undefined) asked.set(uid, isStaticPod(pod));
         if (pod !== undefined && pods.statuses.get(uid) === undefined && pod.status?.startTime === undefined && !starting.has(uid))
           starting.set(uid, clock.mono());
       };
@@ -362,8 +519,35 @@ export function createNodeMetrics(nodeName: string, version: string, clock: Cloc
       unshown.delete(uid);
       starting.delete(uid);
       terminated.delete(uid);
+      asked.delete(uid);
     },
   };
+}
+
+// Every series of kubelet_working_pods: those without pods are there with 0.
+const workingLabels = ['sync', 'terminating', 'terminated'].flatMap((lifecycle) =>
+  [
+    ['desired', ''],
+    ['desired', 'true'],
+    ['orphan', ''],
+    ['orphan', 'true'],
+    ['runtime_only', 'unknown'],
+  ].map((config) => [lifecycle, ...config]),
+);
+
+/** `container_type` of the container that a field path such as `spec.initContainers{a}` names. */
+function containerType(fieldPath: string | undefined): string {
+  const list = /^spec\.(\w+)\{/.exec(fieldPath ?? '')?.[1];
+  return list === 'initContainers' ? 'init_container' : list === 'ephemeralContainers' ? 'ephemeral_container' : 'container';
+}
+
+function refusalLabel(reason: string): string {
+  if (refusalReasons.has(reason)) return reason;
+  return reason.startsWith('OutOf') ? 'OutOfExtendedResources' : 'Other';
+}
+
+function imageSizeLabel(sizeBytes: number): string {
+  return imageSizes.find(([from]) => sizeBytes > from)?.[1] ?? 'N/A';
 }
 
 /** The ended containers that a status tells of, each once; one that never was is known by its name. */

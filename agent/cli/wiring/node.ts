@@ -284,7 +284,16 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     if (cluster === undefined) throw new AgentError('Unavailable', 'service account tokens need an API server');
     return await cluster.client.create<TokenRequest>(pathOf('v1', 'serviceaccounts', namespace, name, 'token'), request, s);
   };
-  const images = await createNodeImages({ cri, clock, log, config, recordEvent, client: cluster?.client, requestToken });
+  const images = await createNodeImages({
+    cri,
+    clock,
+    log,
+    config,
+    recordEvent,
+    tookPull: metrics.pulled,
+    client: cluster?.client,
+    requestToken,
+  });
   const volumes = stack.use(
     startVolumes({
       rootDir: config.rootDir,
@@ -360,6 +369,7 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     clock,
     log,
     recordEvent,
+    count: metrics.occurred,
     nodeEvent,
     rootDir: config.rootDir,
     podLogsDir: kc.podLogsDir,

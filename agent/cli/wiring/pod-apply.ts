@@ -13,7 +13,7 @@ import type { Images } from '../../images/worker.ts';
 import type { Container, ImageVolumeSource, RuntimeClass, Service } from '../../model/generated/api.ts';
 import type { AgentPod } from '../../model/pod.ts';
 import type { ResourceList } from '../../model/resources.ts';
-import { type RecordEvent, targetOf } from '../../pods/apply.ts';
+import { type Occurrence, type RecordEvent, targetOf } from '../../pods/apply.ts';
 import { containerConfig, terminationPath } from '../../pods/container-config.ts';
 import { type DnsSettings, podDns, podHostname, sandboxHostname } from '../../pods/dns.ts';
 import { makeEnvironment } from '../../pods/env.ts';
@@ -35,6 +35,7 @@ export interface PodApplyOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly recordEvent: RecordEvent;
+  readonly count: (what: Occurrence) => void;
   readonly nodeEvent: (type: 'Warning', reason: string, message: string) => void;
   readonly rootDir: string;
   readonly podLogsDir: string;
@@ -172,6 +173,7 @@ export function createPodApply(options: PodApplyOptions): PodsOptions['apply'] {
     clock,
     log: options.log,
     recordEvent,
+    count: options.count,
     podLogsDir: options.podLogsDir,
     containerLogsDir: '/var/log/containers',
     podDir,

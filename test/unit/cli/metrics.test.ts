@@ -7,10 +7,11 @@ import { Table } from '../../../agent/base/table.ts';
 import { createNodeMetrics } from '../../../agent/cli/wiring/metrics.ts';
 import { createResourcePage, resourceMetricsText } from '../../../agent/cli/wiring/resource-metrics.ts';
 import type { CriClient } from '../../../agent/drivers/cri/client.ts';
+import type { Occurrence } from '../../../agent/pods/apply.ts';
 import type { RuntimePod } from '../../../agent/pods/observed.ts';
 import type { PodActivity, PodSpecRow, PodStatusRow } from '../../../agent/pods/worker.ts';
 import type { Summary } from '../../../agent/stats/summary.ts';
-import { pod } from '../pods/build.ts';
+import { pod, runtimePod } from '../pods/build.ts';
 
 const signal = new AbortController().signal;
 
@@ -154,7 +155,12 @@ describe('node metrics', () => {
     const metrics = createNodeMetrics('n1', 'v1.36.1', clockAt({ now: 0 }));
     const statuses = new Table<PodStatusRow>('statuses');
     const specs = new Table<PodSpecRow>('specs');
-    using _watch = metrics.watch({ specs, runtime: new Table<RuntimePod>('runtime'), pods: { statuses } as never, mirrors: undefined });
+    using _watch = metrics.watch({
+      specs,
+      runtime: new Table<RuntimePod>('runtime'),
+      pods: { statuses, activity: () => undefined } as never,
+      mirrors: undefined,
+    });
     const end = (containerID: string, exitCode: number, reason: string) => ({ terminated: { containerID, exitCode, reason } });
     const status = (state: object, lastState: object) => ({
       containerStatuses: [{ name: 'a', image: '', imageID: '', ready: false, restartCount: 0, state, lastState }],
@@ -174,6 +180,65 @@ describe('node metrics', () => {
     assert.equal(count('container_type="container",exit_code="139",reason="Error"'), 2);
     assert.equal(count('container_type="container",exit_code="0",reason="Completed"'), 1);
     assert.equal(count('container_type="container",exit_code="1",reason="Error"'), undefined);
+  });
+
+  const occurrences: [Occurrence, string, number][] = [
+    [{ kind: 'sandboxFailed' }, 'kubelet_started_pods_errors_total', 1],
+    [
+      { kind: 'containerFailed', fieldPath: 'spec.initContainers{a}', code: 'ErrImagePull' },
+      'kubelet_started_containers_errors_total{container_type="init_container",code="ErrImagePull"}',
+      1,
+    ],
+    [{ kind: 'hookFellBack' }, 'kubelet_lifecycle_handler_http_fallbacks_total', 1],
+    [{ kind: 'sleepCut' }, 'kubelet_sleep_action_terminated_early_total', 1],
+    [{ kind: 'refused', reason: 'OutOfcpu' }, 'kubelet_admission_rejections_total{reason="OutOfcpu"}', 1],
+    [{ kind: 'refused', reason: 'OutOfexample.com/gpu' }, 'kubelet_admission_rejections_total{reason="OutOfExtendedResources"}', 1],
+    [{ kind: 'refused', reason: 'NodeAffinity' }, 'kubelet_admission_rejections_total{reason="Other"}', 1],
+    [{ kind: 'preempted', resource: 'memory' }, 'kubelet_preemptions{preemption_signal="memory"}', 1],
+    [{ kind: 'returned', isStatic: true }, 'kubelet_restarted_pods_total{static="true"}', 1],
+    [{ kind: 'returned', isStatic: true }, 'kubelet_restarted_pods_total{static=""}', 0],
+  ];
+  for (const [what, series, value] of occurrences)
+    test(`${JSON.stringify(what)} counts in ${series}`, () => {
+      const metrics = createNodeMetrics('n1', 'v1.36.1', clockAt({ now: 0 }));
+      metrics.occurred(what);
+      assert.equal(parse(metrics.registry.text()).get(series), value);
+    });
+
+  test('pulls are told by how large the image is', () => {
+    const metrics = createNodeMetrics('n1', 'v1.36.1', clockAt({ now: 0 }));
+    for (const sizeBytes of [0, 5e6, 10 * 1024 ** 2, 2 * 1024 ** 3, 200 * 1024 ** 3]) metrics.pulled(sizeBytes, 1500);
+    const samples = parse(metrics.registry.text());
+    const count = (size: string) => samples.get(`kubelet_image_pull_duration_seconds_count{image_size_in_bytes="${size}"}`);
+    assert.deepEqual(['N/A', '0-10MB', '10MB-100MB', '1GB-5GB', 'GT100GB'].map(count), [1, 2, undefined, 1, 1]);
+    assert.equal(samples.get('kubelet_image_pull_duration_seconds_sum{image_size_in_bytes="1GB-5GB"}'), 1.5);
+  });
+
+  test('pods at work: asked for, no longer asked for, and found in the runtime alone', () => {
+    const metrics = createNodeMetrics('n1', 'v1.36.1', clockAt({ now: 0 }));
+    const specs = new Table<PodSpecRow>('specs');
+    const runtime = new Table<RuntimePod>('runtime');
+    const lifecycles = new Map<string, PodActivity['lifecycle']>([
+      ['wanted', 'syncing'],
+      ['removed', 'terminating'],
+      ['found', 'terminated'],
+    ]);
+    const activity = (uid: string) => ({ lifecycle: lifecycles.get(uid) });
+    using _watch = metrics.watch({ specs, runtime, pods: { statuses: new Table('statuses'), activity } as never, mirrors: undefined });
+    for (const uid of ['wanted', 'removed']) specs.set(uid, { pod: pod({}, { uid }), source: 'api' });
+    specs.delete('removed');
+    for (const uid of ['wanted', 'removed', 'found']) runtime.set(uid, { ...runtimePod(), uid });
+    const samples = parse(metrics.registry.text());
+    const working = [...samples].filter(([series]) => series.startsWith('kubelet_working_pods'));
+    assert.equal(working.length, 15);
+    assert.deepEqual(
+      working.filter(([, value]) => value > 0),
+      [
+        ['kubelet_working_pods{lifecycle="sync",config="desired",static=""}', 1],
+        ['kubelet_working_pods{lifecycle="terminating",config="orphan",static=""}', 1],
+        ['kubelet_working_pods{lifecycle="terminated",config="runtime_only",static="unknown"}', 1],
+      ],
+    );
   });
 
   test('relists: how long, how far apart, when', () => {

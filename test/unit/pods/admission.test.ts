@@ -154,5 +154,6 @@ for (const { name, on, wants, active, goes } of victims) {
       answer.victims.map((v) => v.metadata.name),
       goes.map((v) => v.metadata.name),
     );
+    assert.equal(answer.resource, on === undefined ? 'cpu' : 'pods');
   });
 }

@@ -215,7 +215,7 @@ test('decide: fits, does not fit, may not', () => {
     message: 'In-place resize of containers with swap is not supported.',
   });
   assert.equal(decide(sized('a', large, restart('memory')), sized('a', small), { swaps: () => true }).kind, 'accept');
-  assert.deepEqual(decide(sized('a', large), sized('a', small), { admit: () => ({ victims: [pod()] }) }).kind, 'pending');
+  assert.deepEqual(decide(sized('a', large), sized('a', small), { admit: () => ({ victims: [pod()], resource: 'cpu' }) }).kind, 'pending');
 });
 
 test('who asks for less comes first, then priority, Guaranteed, who waits longest', () => {

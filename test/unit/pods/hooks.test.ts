@@ -14,8 +14,12 @@ async function listening<T extends Server>(server: T) {
   return { port, [Symbol.asyncDispose]: () => new Promise<void>((resolve) => void server.close(() => resolve())) };
 }
 
-function hook(port: number, action: object): Promise<void> {
-  const deps = { clock: systemClock, execSync: () => Promise.reject(new Error('no exec')) };
+function hook(port: number, action: object, fellBack?: (host: string) => void): Promise<void> {
+  const deps = {
+    clock: systemClock,
+    execSync: () => Promise.reject(new Error('no exec')),
+    ...(fellBack === undefined ? {} : { fellBack }),
+  };
   const handler = { httpGet: { port, ...action } };
   return runHook(deps, pod({}), container('a'), 'id', '127.0.0.1', handler, AbortSignal.timeout(20_000));
 }
@@ -68,8 +72,22 @@ test('an HTTPS hook: whatever the certificate, and in the clear where that is wh
   };
   const action = { scheme: 'HTTPS', path: '/x', httpHeaders: [{ name: 'Authorization', value: 'secret' }] };
   await using secure = await listening(createHttpsServer(ca.issue({ commonName: 'elsewhere' }), note));
-  await hook(secure.port, action);
+  const told: string[] = [];
+  const tell = (host: string): void => void told.push(host);
+  await hook(secure.port, action, tell);
   await using plain = await listening(createHttpServer(note));
-  await hook(plain.port, action);
+  await hook(plain.port, action, tell);
   assert.deepEqual(asked, ['/x secret', '/x -']);
+  assert.deepEqual(told, [`127.0.0.1:${plain.port}`]);
+});
+
+test('a sleep that is called off is told, one that ends is not', async () => {
+  let cut = 0;
+  const deps = { clock: systemClock, execSync: () => Promise.reject(new Error('no exec')), sleepCut: () => void cut++ };
+  const sleep = (seconds: number, signal: AbortSignal) =>
+    runHook(deps, pod({}), container('a'), 'id', undefined, { sleep: { seconds } }, signal);
+  await sleep(0, new AbortController().signal);
+  assert.equal(cut, 0);
+  await assert.rejects(sleep(60, AbortSignal.abort(new Error('the pod has to end sooner'))));
+  assert.equal(cut, 1);
 });

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { systemClock } from '../../../agent/base/clock.ts';
 import { AgentError } from '../../../agent/base/errors.ts';
-import { type ApplyDeps, applyAction } from '../../../agent/pods/apply.ts';
+import { type ApplyDeps, applyAction, type Occurrence } from '../../../agent/pods/apply.ts';
 import { container, pod, runtimePod } from './build.ts';
 
 const hook = (command: string) => ({ exec: { command: [command] } });
@@ -21,11 +21,13 @@ for (const [name, lifecycle, ends] of [
   test(`a container whose postStart hook failed is ended like any other: ${name}`, async () => {
     const folder = mkdtempSync(join(tmpdir(), 'post-start-'));
     const story: string[] = [];
+    const counted: Occurrence[] = [];
     const deps: Partial<ApplyDeps> = {
       clock: systemClock,
       podLogsDir: join(folder, 'logs'),
       containerLogsDir: join(folder, 'links'),
       recordEvent: (_pod, _type, reason, message) => void story.push(`${reason} ${message}`),
+      count: (what) => void counted.push(what),
       sandboxConfig: async () => ({}),
       containerConfig: async () => ({ log_path: 'a/0.log' }),
       containerActuated: () => undefined,
@@ -59,6 +61,7 @@ for (const [name, lifecycle, ends] of [
         (error) => error instanceof AgentError && error.code === 'PostStartHookError',
       );
       assert.deepEqual(story.slice(story.indexOf('FailedPostStartHook PostStartHook failed') + 1), ends);
+      assert.deepEqual(counted, [{ kind: 'containerFailed', fieldPath: 'spec.containers{a}', code: 'PostStartHookError' }]);
     } finally {
       rmSync(folder, { recursive: true });
     }

@@ -24,6 +24,10 @@ function world(story: string[], wants: readonly PodSpecRow[], holds: readonly Ru
     }),
     apply: () => ({
       recordEvent: (_, type, reason, message) => void story.push(`${type} ${reason}: ${message}`),
+      count: (what) => {
+        if (what.kind === 'preempted') story.push(`preempted for ${what.resource}`);
+        if (what.kind === 'refused') story.push(`refused: ${what.reason}`);
+      },
       ensureCgroup: async (p) => {
         if (p.metadata.uid !== 'u2') return;
         story.push('u2 prepared');
@@ -47,13 +51,13 @@ test('a critical pod waits until what made room for it has ended, and is admitte
   ];
   const admit: PodsOptions['admit'] = (_, active) => {
     const victims = active.filter((p) => p.metadata.uid === 'u1');
-    return victims.length > 0 ? { victims } : undefined;
+    return victims.length > 0 ? { victims, resource: 'cpu' } : undefined;
   };
   await using at = world(story, wants, [runtimePod([sandbox()], [instance('a')])], { admit });
   await at.prepared;
   assert.deepEqual(
     story.filter((line) => !line.startsWith('Normal') && !line.includes('FailedCreatePodSandBox')),
-    ['Warning Preempting: Preempted in order to admit critical pod', 'stop after 30 s', 'u2 prepared'],
+    ['Warning Preempting: Preempted in order to admit critical pod', 'preempted for cpu', 'stop after 30 s', 'u2 prepared'],
   );
   const status = at.pods.statuses.get('u1')?.status;
   assert.equal(status?.reason, 'Preempting');

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { configFirstSeenAnnotation } from '../../../agent/model/pod.ts';
+import type { Occurrence } from '../../../agent/pods/apply.ts';
 import type { PodSpecRow } from '../../../agent/pods/worker.ts';
 import { instance, pod, runtimePod, sandbox } from './build.ts';
 import { exitAll, startWorld, stopSandboxes } from './worker-world.ts';
@@ -13,6 +14,7 @@ function world() {
   const stopped = Promise.withResolvers<void>();
   const release = Promise.withResolvers<void>();
   const begun = Promise.withResolvers<void>();
+  const counted: Occurrence[] = [];
   const at = startWorld({
     wants: [seenAt('first')],
     holds: [runtimePod([sandbox()], [instance('a')])],
@@ -27,6 +29,7 @@ function world() {
       removeContainer: nothing,
     }),
     apply: ({ runtime }) => ({
+      count: (what) => void counted.push(what),
       ensureCgroup: async () => {
         if (runtime.get('u1')?.containers[0]?.state === 'exited') begun.resolve();
       },
@@ -39,6 +42,7 @@ function world() {
   return {
     specs: at.specs,
     pods: at.pods,
+    counted,
     stopped: stopped.promise,
     release: release.resolve,
     begun: begun.promise,
@@ -78,4 +82,8 @@ test('one that was gone for a moment nobody noticed, too', { timeout: 5000 }, as
   at.release();
   await at.begun;
   assert.equal(at.pods.activity('u1')?.lifecycle, 'syncing');
+  assert.deepEqual(
+    at.counted.filter(({ kind }) => kind === 'returned'),
+    [{ kind: 'returned', isStatic: true }],
+  );
 });

@@ -367,7 +367,8 @@ const targets: { name: string; input: Partial<StatusInput>; reason: string | und
   },
 ];
 for (const { name, input, reason } of targets)
-  test(`DisruptionTarget: ${name}`, () => assert.equal(status(input).conditions?.find((c) => c.type === 'DisruptionTarget')?.reason, reason));
+  test(`DisruptionTarget: ${name}`, () =>
+    assert.equal(status(input).conditions?.find((c) => c.type === 'DisruptionTarget')?.reason, reason));
 
 test('a pod that was evicted before a restart of the agent stays so, although its container ended well', () => {
   const evicted: PodStatus = { ...published, phase: 'Failed', reason: 'Evicted', message: 'The node was low on resource: memory. ' };
