@@ -22,16 +22,6 @@ const notYet: readonly Limit[] = [
     why: 'resources are not aligned by NUMA node yet',
   },
   { field: 'qosReserved', asks: (kc) => filled(kc.qosReserved), why: 'memory is not reserved by QoS class' },
-  {
-    field: 'shutdownGracePeriod',
-    asks: (kc) => kc.shutdownGracePeriod !== 0,
-    why: 'pods are not ended before a shutdown of the machine yet',
-  },
-  {
-    field: 'shutdownGracePeriodByPodPriority',
-    asks: (kc) => kc.shutdownGracePeriodByPodPriority.length > 0,
-    why: 'pods are not ended before a shutdown of the machine yet',
-  },
   { field: 'tracing', asks: (kc) => kc.tracing !== undefined, why: 'no traces are exported yet' },
   { field: 'memoryReservationPolicy', asks: (kc) => kc.memoryReservationPolicy !== 'None', why: 'memory is not protected by request yet' },
   { field: 'protectKernelDefaults', asks: (kc) => kc.protectKernelDefaults, why: 'kernel tunables are set, not only checked' },

@@ -11,8 +11,19 @@ import type { Mounts } from '../../drivers/mounts/mounts.ts';
 
 const clock = systemClock;
 
-/** Refuses a machine that the configuration says must not be used. Throws AgentError NotSupported with kubelet's words and the way out. */
-export function checkMachine(config: Config, cgroupVersion: 1 | 2, swapBytes: number): void {
+/** What of a machine decides whether it can be used as the configuration wants it. */
+export interface MachineTraits {
+  readonly cgroupVersion: 1 | 2;
+  readonly swapBytes: number;
+  /** Whether there is a system bus, over which systemd-logind tells of a shutdown. */
+  readonly hasSystemBus: boolean;
+}
+
+/**
+ * Refuses a machine that the configuration says must not be used, or on which it asks for what is not there yet. Throws AgentError NotSupported or
+ * InvalidConfig with kubelet's words and the way out. Gives what is asked for in vain, as from a kubelet.
+ */
+export function checkMachine(config: Config, { cgroupVersion, swapBytes, hasSystemBus }: MachineTraits): string[] {
   if (config.kubelet.failCgroupV1 && cgroupVersion === 1) {
     throw new AgentError(
       'NotSupported',
@@ -31,6 +42,16 @@ export function checkMachine(config: Config, cgroupVersion: 1 | 2, swapBytes: nu
       'invalid configuration: singleProcessOOMKill must not be explicitly set to false when using cgroup v1',
     );
   }
+  const { shutdownGracePeriod, shutdownGracePeriodByPodPriority } = config.kubelet;
+  if (shutdownGracePeriod === 0 && shutdownGracePeriodByPodPriority.length === 0) return [];
+  const field = shutdownGracePeriod === 0 ? 'shutdownGracePeriodByPodPriority' : 'shutdownGracePeriod';
+  if (hasSystemBus)
+    throw new AgentError(
+      'InvalidConfig',
+      `${field} of KubeletConfiguration is not supported as set: pods are not ended before a shutdown of the machine yet`,
+    );
+  // A kubelet's manager of shutdowns ends with an error there, and the kubelet goes on (pkg/kubelet/nodeshutdown).
+  return [`${field} is without effect: this machine has no system bus (systemd-logind), which would tell of a shutdown`];
 }
 
 /** True when the kernel accounts swap by cgroup. */

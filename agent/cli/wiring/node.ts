@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { flushCompileCache } from 'node:module';
 import { join } from 'node:path';
@@ -128,7 +129,8 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     podPidsLimit: kc.podPidsLimit,
     hugePageSizes: cgroups.hugePageSizes,
   };
-  checkMachine(config, cgroups.version, machine.swapBytes);
+  const traits = { cgroupVersion: cgroups.version, swapBytes: machine.swapBytes, hasSystemBus: existsSync('/run/dbus/system_bus_socket') };
+  for (const warning of checkMachine(config, traits)) log.warn({}, warning);
   const notify = openNotify(process.env);
   const watchdogTimeoutMs = watchdogMs(process.env, process.pid);
   checkWatchdog(watchdogTimeoutMs);
