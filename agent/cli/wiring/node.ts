@@ -24,6 +24,7 @@ import { readContainerLog } from '../../drivers/logs/read.ts';
 import { openMounts } from '../../drivers/mounts/mounts.ts';
 import * as volumeDisk from '../../drivers/mounts/volume-disk.ts';
 import { hasAppArmor, hostName, readMachine, readNetwork, resolveHost, thermalThrottles } from '../../drivers/proc/machine.ts';
+import { setOpenFilesLimit } from '../../drivers/sys/libc.ts';
 import { openNotify, watchdogMs } from '../../drivers/systemd/notify.ts';
 import type { Condition } from '../../eviction/thresholds.ts';
 import type { Eviction } from '../../eviction/worker.ts';
@@ -140,6 +141,11 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
   await writeFile('/proc/self/oom_score_adj', String(kc.oomScoreAdj)).catch((error: unknown) =>
     log.warn({ oomScoreAdj: kc.oomScoreAdj, err: messageOf(error) }, 'the agent stays as likely to be killed for want of memory as it was'),
   );
+  try {
+    setOpenFilesLimit(kc.maxOpenFiles);
+  } catch (error) {
+    log.warn({ maxOpenFiles: kc.maxOpenFiles, err: messageOf(error) }, 'the agent keeps the limit of open files that it was started with');
+  }
   const mounts = openMounts();
 
   const cluster = config.kubeconfig === undefined ? undefined : await openCluster(config, nodeName, stack, log, signal);

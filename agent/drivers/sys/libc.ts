@@ -84,6 +84,17 @@ export function dropMappedPages(start: number, bytes: number): void {
   throw new AgentError(codeOfErrno(name), `cannot let go of ${bytes} bytes at 0x${start.toString(16)}: ${name}`);
 }
 
+// include/uapi/asm-generic/resource.h
+const RLIMIT_NOFILE = 7;
+
+/** setrlimit(2): how many files this process, and those that it starts, may have open. Throws AgentError PermissionDenied above the hard limit without CAP_SYS_RESOURCE. */
+export function setOpenFilesLimit(files: number): void {
+  const setrlimit = koffi.load('libc.so.6').func('int setrlimit(int resource, const uint64_t *limit)') as SyncCall;
+  if (setrlimit(RLIMIT_NOFILE, new BigUint64Array([BigInt(files), BigInt(files)])) === 0) return;
+  const name = nameOfErrno(koffi.errno());
+  throw new AgentError(codeOfErrno(name), `cannot set the limit of open files to ${files}: ${name}`);
+}
+
 let socketCalls: { socket: SyncCall; sendto: SyncCall; close: SyncCall } | undefined;
 type SyncCall = (...args: unknown[]) => number;
 
