@@ -1,11 +1,9 @@
-import { request as httpRequest, type IncomingMessage, type RequestOptions } from 'node:http';
-import { request as httpsRequest } from 'node:https';
-import { connect, isIP } from 'node:net';
+import { connect } from 'node:net';
 import { Client, credentials } from '@grpc/grpc-js';
 import type { ExecSyncRequest, ExecSyncResponse } from '../../cri-protos/generated/cri.ts';
 import type { Clock } from '../base/clock.ts';
 import { hasCode, messageOf } from '../base/errors.ts';
-import { type HttpTarget, joinHostPort } from './targets.ts';
+import { joinHostPort } from './targets.ts';
 
 /** How one attempt of a probe ended. */
 export type Attempt =
@@ -22,10 +20,9 @@ export type Attempt =
   | { readonly kind: 'error'; readonly message: string };
 
 // kubelet's maxRespBodyLength and maxReadLength (pkg/probe/{http,exec}).
-const maxOutputBytes = 10 * 1024;
-const maxRedirects = 10;
+export const maxOutputBytes = 10 * 1024;
 
-const dialErrors: Readonly<Record<string, string>> = {
+export const dialErrors: Readonly<Record<string, string>> = {
   ECONNREFUSED: 'connect: connection refused',
   EHOSTUNREACH: 'connect: no route to host',
   ENETUNREACH: 'connect: network is unreachable',
@@ -35,13 +32,13 @@ const dialErrors: Readonly<Record<string, string>> = {
 };
 
 /** A network error in the words of a Go program: people search their logs for them. */
-function dialText(error: unknown, host: string, port: number): string {
+export function dialText(error: unknown, host: string, port: number): string {
   const code = (error as NodeJS.ErrnoException).code ?? '';
   if (code === 'ENOTFOUND') return `dial tcp: lookup ${host}: no such host`;
   return `dial tcp ${joinHostPort(host, port)}: ${dialErrors[code] ?? messageOf(error)}`;
 }
 
-function isRefused(error: unknown): boolean {
+export function isRefused(error: unknown): boolean {
   return (error as NodeJS.ErrnoException).code === 'ECONNREFUSED';
 }
 
@@ -60,137 +57,6 @@ export async function tcpAttempt(host: string, port: number, timeoutMs: number, 
     socket.once('connect', () => end({ kind: 'success' }));
     socket.on('error', (error) => end({ kind: 'failure', message: dialText(error, host, port), refused: isRefused(error) }));
     if (deadline.signal.aborted) onTimeout();
-  });
-}
-
-/**
- * Sends the request and follows redirects to the same host: 2xx and 3xx are good, a redirect elsewhere is good with a warning. Certificates are not
- * verified: a pod's address is in no certificate. The timeout is for the whole of it.
- */
-export async function httpAttempt(target: HttpTarget, timeoutMs: number, clock: Clock, signal: AbortSignal): Promise<Attempt> {
-  using deadline = clock.deadline(signal, timeoutMs);
-  let at: HttpTarget = target;
-  for (let hops = 0; ; hops++) {
-    let answer: Answer;
-    try {
-      answer = await exchange(at, deadline.signal);
-    } catch (error) {
-      return { kind: 'failure', message: `Get "${at.url}": ${httpErrorText(error, at, deadline.signal)}`, refused: isRefused(error) };
-    }
-    const status = answer.response.statusCode ?? 0;
-    const next = redirectOf(status, answer.response, at);
-    if (next !== undefined && next.host === target.host) {
-      if (hops + 1 >= maxRedirects) return { kind: 'failure', message: `Get "${next.url}": stopped after ${maxRedirects} redirects` };
-      at = next;
-      continue;
-    }
-    // As upstream: an answer that began well and was not told to its end says nothing.
-    if (answer.broken !== undefined) {
-      const why = deadline.signal.aborted
-        ? 'context deadline exceeded (Client.Timeout or context cancellation while reading body)'
-        : bodyErrorText(answer.broken);
-      return { kind: 'error', message: why };
-    }
-    if (status >= 200 && status < 300) return { kind: 'success' };
-    if (status >= 300 && status < 400) return { kind: 'warning', message: `Probe terminated redirects, Response body: ${answer.body}` };
-    // Never the body: it may hold secrets, and events are read by many (kubernetes#99425).
-    return { kind: 'failure', message: `HTTP probe failed with statuscode: ${status}` };
-  }
-}
-
-function httpErrorText(error: unknown, at: HttpTarget, signal: AbortSignal): string {
-  if (signal.aborted) return 'context deadline exceeded (Client.Timeout exceeded while awaiting headers)';
-  const code = (error as NodeJS.ErrnoException).code ?? '';
-  // Node's name for a connection that ended before an answer.
-  if (code === 'ECONNRESET' && messageOf(error) === 'socket hang up') return 'EOF';
-  if (code === 'ECONNRESET') return `read tcp ${joinHostPort(at.host, at.port)}: read: connection reset by peer`;
-  if (code in dialErrors || code === 'ENOTFOUND') return dialText(error, at.host, at.port);
-  return messageOf(error);
-}
-
-function bodyErrorText(error: unknown): string {
-  // Node's words for a connection that ended before the announced length.
-  return messageOf(error) === 'aborted' ? 'unexpected EOF' : messageOf(error);
-}
-
-/** Where an answer sends us, by the same rules as Go's client: 301, 302, 303, 307 and 308 with a Location. */
-function redirectOf(status: number, response: IncomingMessage, at: HttpTarget): HttpTarget | undefined {
-  const { location } = response.headers;
-  if (![301, 302, 303, 307, 308].includes(status) || location === undefined) return undefined;
-  const url = URL.parse(location, at.url);
-  if (url === null) return undefined;
-  const secure = url.protocol === 'https:';
-  const headers: string[] = [];
-  for (let i = 0; i + 1 < at.headers.length; i += 2) {
-    // A Host that was asked for holds for the place it was asked of; a relative redirect stays there.
-    const absolute = /^([a-z][a-z0-9+.-]*:)?\/\//i.test(location);
-    const value = absolute && at.headers[i]!.toLowerCase() === 'host' ? url.host : at.headers[i + 1]!;
-    headers.push(at.headers[i]!, value);
-  }
-  return {
-    secure,
-    host: url.hostname.replace(/^\[|\]$/g, ''),
-    port: Number(url.port) || (secure ? 443 : 80),
-    path: `${url.pathname}${url.search}`,
-    url: url.href,
-    headers,
-  };
-}
-
-interface Answer {
-  readonly response: IncomingMessage;
-  readonly body: string;
-  /** What kept the body from being read to its end. */
-  readonly broken?: unknown;
-}
-
-/** The head of the answer and as much of its body as counts. Rejects when there is no head. */
-function exchange(target: HttpTarget, signal: AbortSignal): Promise<Answer> {
-  return new Promise((resolve, reject) => {
-    const options: RequestOptions = {
-      host: target.host,
-      port: target.port,
-      method: 'GET',
-      path: target.path,
-      headers: [...target.headers],
-      agent: false,
-      signal,
-      setHost: false,
-      maxHeaderSize: 1024 * 1024,
-      // Go's parser is as lenient: a shell script that answers `HTTP/1.1 200 OK\n\n` is a server.
-      insecureHTTPParser: true,
-    };
-    // A name is told to the server (SNI), an address is not: as Go does.
-    const servername = isIP(target.host) === 0 ? target.host : '';
-    const request = target.secure ? httpsRequest({ ...options, rejectUnauthorized: false, servername }) : httpRequest(options);
-    let received: IncomingMessage | undefined;
-    const chunks: Buffer[] = [];
-    let length = 0;
-    const done = (broken?: unknown): void => {
-      if (received === undefined) reject(broken);
-      else resolve({ response: received, body: Buffer.concat(chunks).subarray(0, maxOutputBytes).toString('utf8'), broken });
-      request.destroy();
-    };
-    // More than the head announced (a body after 204, say) is a mistake that Go's client does not look at: the answer was complete.
-    const fail = (error: NodeJS.ErrnoException): void => done(received !== undefined && error.code?.startsWith('HPE_') ? undefined : error);
-    request.on('error', fail);
-    // Node has no other word for 101: without a listener it drops the connection and tells nobody.
-    request.on('upgrade', (response, socket) => {
-      received = response;
-      socket.destroy();
-      done();
-    });
-    request.on('response', (response) => {
-      received = response;
-      response.on('data', (chunk: Buffer) => {
-        chunks.push(chunk);
-        length += chunk.length;
-        if (length >= maxOutputBytes) done();
-      });
-      response.on('end', () => done());
-      response.on('error', fail);
-    });
-    request.end();
   });
 }
 

@@ -5,8 +5,9 @@ import { startLoop } from '../base/loop.ts';
 import { type ReadonlyTable, Table } from '../base/table.ts';
 import type { Container, Probe } from '../model/generated/api.ts';
 import type { AgentPod } from '../model/pod.ts';
-import { type Attempt, type ExecSync, execAttempt, grpcAttempt, httpAttempt, tcpAttempt } from './attempt.ts';
+import { type Attempt, type ExecSync, execAttempt, grpcAttempt, tcpAttempt } from './attempt.ts';
 import { createBudget } from './budget.ts';
+import { httpAttempt } from './http-attempt.ts';
 import { httpTarget, type ProbeTarget, probeTargets, type RunningPod, resolveProbePort } from './targets.ts';
 import {
   afterResult,

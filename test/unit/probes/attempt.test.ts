@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { createServer, type RequestListener } from 'node:http';
+import { createSecureServer } from 'node:http2';
 import { createServer as createHttpsServer } from 'node:https';
 import { type AddressInfo, createServer as createTcpServer, type Server } from 'node:net';
 import { test } from 'node:test';
@@ -7,14 +8,8 @@ import type { TLSSocket } from 'node:tls';
 import * as grpc from '@grpc/grpc-js';
 import { systemClock } from '../../../agent/base/clock.ts';
 import { AgentError } from '../../../agent/base/errors.ts';
-import {
-  decodeHealthResponse,
-  encodeHealthRequest,
-  execAttempt,
-  grpcAttempt,
-  httpAttempt,
-  tcpAttempt,
-} from '../../../agent/probes/attempt.ts';
+import { decodeHealthResponse, encodeHealthRequest, execAttempt, grpcAttempt, tcpAttempt } from '../../../agent/probes/attempt.ts';
+import { httpAttempt } from '../../../agent/probes/http-attempt.ts';
 import { httpTarget } from '../../../agent/probes/targets.ts';
 import { makeCa } from '../../fakes/certs.ts';
 
@@ -154,6 +149,63 @@ test('https: whatever the certificate', async () => {
   assert.equal((await get(server.port, '/')).kind, 'failure', 'plain HTTP to a TLS port');
 });
 
+test('https: a server that speaks HTTP/2 alone, and one that prefers it', async () => {
+  using ca = makeCa();
+  const { cert, key } = ca.issue({ commonName: 'elsewhere' });
+  for (const allowHTTP1 of [false, true]) {
+    const seen: unknown[] = [];
+    const server = createSecureServer({ cert, key, allowHTTP1 }, (request, response) => {
+      const { headers, url } = request;
+      if (url === '/cut') return void response.stream.destroy();
+      if (url === '/hang') return;
+      seen.push([request.httpVersion, headers[':authority'], headers['x-a'], headers['user-agent'], headers.connection]);
+      if (url === '/moved') response.writeHead(302, { location: '/200' }).end();
+      else if (url === '/away') response.writeHead(301, { location: 'https://192.0.2.1/' }).end('there');
+      else if (url === '/long') response.writeHead(200).end('x'.repeat(200_000));
+      else response.writeHead(Number(url.slice(1))).end();
+    });
+    await using listener = await listening(server);
+    const https = {
+      scheme: 'HTTPS',
+      httpHeaders: [
+        ['Host', 'app.example'],
+        ['X-A', '1'],
+        ['X-A', '2'],
+      ].map(([name, value]) => ({ name, value })),
+    };
+    assert.deepEqual(await get(listener.port, '/200', https), { kind: 'success' });
+    assert.deepEqual(seen, [['2.0', 'app.example', '1, 2', 'kube-probe/1.36', undefined]]);
+    assert.deepEqual(await get(listener.port, '/moved', https), { kind: 'success' });
+    assert.deepEqual(await get(listener.port, '/long', https), { kind: 'success' });
+    assert.deepEqual(await get(listener.port, '/away', https), {
+      kind: 'warning',
+      message: 'Probe terminated redirects, Response body: there',
+    });
+    assert.deepEqual(await get(listener.port, '/503', https), { kind: 'failure', message: 'HTTP probe failed with statuscode: 503' });
+    assert.equal((await get(listener.port, '/cut', https)).kind, 'failure');
+    assert.match(
+      ((await get(listener.port, '/hang', https, 100)) as { message: string }).message,
+      /Client.Timeout exceeded while awaiting headers/,
+    );
+  }
+});
+
+test('https: a server that ends the handshake, or never begins it', async () => {
+  await using ends = await listening(
+    createTcpServer((socket) => void socket.on('error', () => undefined).once('data', () => socket.end())),
+  );
+  assert.match(((await get(ends.port, '/', { scheme: 'HTTPS' })) as { message: string }).message, /: EOF$/);
+  await using waits = await listening(createTcpServer((socket) => void socket.on('error', () => undefined).resume()));
+  const { message } = (await get(waits.port, '/', { scheme: 'HTTPS' }, 100)) as { message: string };
+  assert.match(message, /Client.Timeout exceeded while awaiting headers/);
+  const closed = await unusedPort();
+  assert.deepEqual(await get(closed, '/', { scheme: 'HTTPS' }), {
+    kind: 'failure',
+    message: `Get "https://127.0.0.1:${closed}/": dial tcp 127.0.0.1:${closed}: connect: connection refused`,
+    refused: true,
+  });
+});
+
 test('tcp', async () => {
   await using server = await listening(createTcpServer((socket) => void socket.on('error', () => undefined).resume()));
   assert.deepEqual(await tcpAttempt('127.0.0.1', server.port, 20_000, systemClock, never), { kind: 'success' });
@@ -235,9 +287,10 @@ test('grpc: the health protocol', async () => {
   });
   const stopping = new AbortController();
   const startedAt = systemClock.mono();
-  const asked = grpcAttempt('127.0.0.1', closed, '', 60_000, 'kube-probe/1.36', systemClock, stopping.signal);
+  // The library's own timer runs on, and the test with it.
+  const asked = grpcAttempt('127.0.0.1', closed, '', 8_000, 'kube-probe/1.36', systemClock, stopping.signal);
   stopping.abort(new Error('the agent stops'));
   assert.deepEqual(await asked, { kind: 'failure', message: 'error: health rpc probe failed: the agent stops' });
-  assert.ok(systemClock.mono() - startedAt < 30_000, 'a probe that is called off does not wait for its timeout');
+  assert.ok(systemClock.mono() - startedAt < 6_000, 'a probe that is called off does not wait for its timeout');
   assert.equal(encodeHealthRequest('x'.repeat(300)).length, 303);
 });
