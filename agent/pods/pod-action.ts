@@ -1,6 +1,7 @@
 import { unreachable } from '../base/errors.ts';
 import type { ContainerKind } from '../model/pod.ts';
 import type { ContainerResize, PodSize } from './allocation.ts';
+import type { Made } from './runtime-watch.ts';
 
 /** One next step for a pod. Each says why by its kind or `reason`. */
 export type PodAction =
@@ -60,6 +61,13 @@ export type PodAction =
   | { readonly kind: 'removeCgroup' }
   /** Containers, sandboxes, folders and logs of a pod that no source has any more. */
   | { readonly kind: 'purge' };
+
+/** What an action brought about that the runtime does not tell. */
+export type ActionResult =
+  | { readonly kind: 'done' }
+  | { readonly kind: 'image'; readonly imageRef: string }
+  /** A sandbox, or a container that was started: all that is new in the runtime. */
+  | { readonly kind: 'made'; readonly made: Made };
 
 /** Names an action for `inFlight`: two with the same key never run at once. */
 export function actionKey(action: PodAction): string {

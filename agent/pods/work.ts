@@ -1,7 +1,6 @@
 import type { PodSize } from './allocation.ts';
-import type { ActionResult } from './apply.ts';
 import type { RuntimePod } from './observed.ts';
-import type { PodAction } from './pod-action.ts';
+import type { ActionResult, PodAction } from './pod-action.ts';
 import type { CrashBackoff } from './restart.ts';
 
 /** A failed step: shown to the user, tried again at `retryAt` (mono, ms). */

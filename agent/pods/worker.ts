@@ -18,13 +18,13 @@ import {
 import type { Preemption, Rejection } from './admission.ts';
 import { createAdmitting, type DeviceGrants } from './admitting.ts';
 import { heldPod, podSize, resizeOf } from './allocation.ts';
-import { type ActionResult, type ApplyDeps, applyAction, fieldPathOf } from './apply.ts';
+import { type ApplyDeps, applyAction, fieldPathOf } from './apply.ts';
 import { type Ending, nextLifecycle, type PodLifecycle } from './lifecycle.ts';
 import { latestContainer, type RuntimePod } from './observed.ts';
 import { planPod } from './plan.ts';
 import type { Plan, Verdicts } from './plan-draft.ts';
 import { isCleanedUp } from './plan-termination.ts';
-import { actionKey, type PodAction } from './pod-action.ts';
+import { type ActionResult, actionKey, type PodAction } from './pod-action.ts';
 import { type AllocationRecord, createResizing } from './resizing.ts';
 import { advanceBackoff, backoffKey, backoffUntil, crashLoopMessage } from './restart.ts';
 import { isRestartingAll } from './restart-all.ts';
