@@ -5,7 +5,6 @@ import { podRequests, type ResourceList } from '../model/resources.ts';
 import { choosePreempted, isCriticalPod, shortfallText } from './preemption.ts';
 import { appArmorProfileOf } from './security.ts';
 import { sysctlName } from './sysctl-name.ts';
-import type { Rejection } from './worker.ts';
 
 export interface AdmissionInput {
   readonly pod: AgentPod;
@@ -19,6 +18,12 @@ export interface AdmissionInput {
   readonly kernelVersion: string;
   /** Whether the kernel enforces AppArmor profiles. */
   readonly appArmor: boolean;
+}
+
+/** A refused pod: kubelet's reason (OutOfcpu, NodeAffinity, …) and message. */
+export interface Rejection {
+  readonly reason: string;
+  readonly message: string;
 }
 
 /** The pod may run when these pods have ended. */

@@ -3,9 +3,8 @@ import { type AgentPod, isSidecar } from '../model/pod.ts';
 import { qosClassOf } from '../model/qos.ts';
 import { compareQuantity, formatBinary, formatMilli, parseMilli, parseQuantity, sameQuantity } from '../model/quantity.ts';
 import { podLimitDeclared, podLimits, podRequests } from '../model/resources.ts';
-import type { Preemption } from './admission.ts';
+import type { Preemption, Rejection } from './admission.ts';
 import { latestContainer, type RuntimePod } from './observed.ts';
-import type { Rejection } from './worker.ts';
 
 /** Resources by container, and the pod's own: what was set aside for a pod (allocated), or what its cgroups were last told (actuated). */
 export interface Allocation {

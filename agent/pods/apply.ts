@@ -11,8 +11,8 @@ import { legacyLogLink } from './container-config.ts';
 import { type HookDeps, runHook } from './hooks.ts';
 import type { RuntimePod } from './observed.ts';
 import { latestContainer, usableSandbox } from './observed.ts';
-import { minimumGraceSeconds, type PodAction } from './plan.ts';
-import type { Made } from './runtime-watch.ts';
+import { minimumGraceSeconds } from './plan-stop.ts';
+import type { ActionResult, PodAction } from './pod-action.ts';
 import { podLogDirectory } from './sandbox-config.ts';
 import { namespacesOf } from './security.ts';
 
@@ -100,13 +100,6 @@ export interface ApplyDeps {
     signal: AbortSignal,
   ) => Promise<ContainerConfig>;
 }
-
-/** What an action brought about that the runtime does not tell. */
-export type ActionResult =
-  | { readonly kind: 'done' }
-  | { readonly kind: 'image'; readonly imageRef: string }
-  /** A sandbox, or a container that was started: all that is new in the runtime. */
-  | { readonly kind: 'made'; readonly made: Made };
 
 const done: ActionResult = { kind: 'done' };
 

@@ -1,7 +1,7 @@
 import type { Clock } from '../base/clock.ts';
 import type { Container, PodCondition, ResourceRequirements } from '../model/generated/api.ts';
 import type { AgentPod } from '../model/pod.ts';
-import type { Preemption } from './admission.ts';
+import type { Preemption, Rejection } from './admission.ts';
 import {
   type Allocation,
   allocationOf,
@@ -17,7 +17,6 @@ import {
   withAllocation,
 } from './allocation.ts';
 import type { RecordEvent } from './apply.ts';
-import type { Rejection } from './worker.ts';
 
 /** Facts by pod UID that outlive the agent. */
 export interface AllocationRecord {

@@ -1,5 +1,6 @@
 import type { BackoffPolicy } from '../base/backoff.ts';
 import type { Container, PodSpec } from '../model/generated/api.ts';
+import type { AgentPod } from '../model/pod.ts';
 import { containerHash } from './labels.ts';
 import type { RuntimeContainer } from './observed.ts';
 
@@ -92,4 +93,16 @@ export function backoffUntil(last: CrashBackoff | undefined, hash: string, finis
 
 function counts(last: CrashBackoff | undefined, hash: string, finishedAt: number): last is CrashBackoff {
   return last !== undefined && last.hash === hash && finishedAt - last.updatedAt <= stableMs;
+}
+
+/** The message of CrashLoopBackOff, kubelet's words: `back-off 10s restarting failed container=c pod=name_namespace(uid)`. */
+export function crashLoopMessage(pod: AgentPod, container: string, delayMs: number): string {
+  return `back-off ${goDuration(delayMs)} restarting failed container=${container} pod=${pod.metadata.name}_${pod.metadata.namespace}(${pod.metadata.uid})`;
+}
+
+/** A duration as Go prints it: 10s, 2m40s, 5m0s. */
+function goDuration(ms: number): string {
+  const seconds = ms / 1000;
+  const minutes = Math.floor(seconds / 60);
+  return minutes === 0 ? `${seconds}s` : `${minutes}m${seconds - minutes * 60}s`;
 }

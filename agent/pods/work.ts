@@ -1,7 +1,49 @@
-import type { ActionResult } from './apply.ts';
+import type { PodSize } from './allocation.ts';
 import type { RuntimePod } from './observed.ts';
-import type { PodAction, PodWork, StepFailure } from './plan.ts';
+import type { ActionResult, PodAction } from './pod-action.ts';
 import type { CrashBackoff } from './restart.ts';
+
+/** A failed step: shown to the user, tried again at `retryAt` (mono, ms). */
+export interface StepFailure {
+  readonly reason: string;
+  readonly message: string;
+  readonly retryAt: number;
+}
+
+/** What the pods room knows of its own doing for one pod; the runtime knows the rest. */
+export interface PodWork {
+  readonly prepared: boolean;
+  readonly prepareFailure: StepFailure | undefined;
+  readonly mounted: boolean;
+  readonly mountFailure: StepFailure | undefined;
+  /** When (mono, ms) mounting was begun that has not succeeded yet. */
+  readonly mountingSince: number | undefined;
+  readonly unmounted: boolean;
+  readonly cgroupRemoved: boolean;
+  readonly sandboxFailure: StepFailure | undefined;
+  readonly resizeFailure: StepFailure | undefined;
+  /** What the pod's cgroup was last told; undefined while that is not known (the agent has been restarted). */
+  readonly podSize: PodSize | undefined;
+  /** By container: what a start of this attempt uses for the image of this name. */
+  readonly images: ReadonlyMap<string, { readonly attempt: number; readonly image: string; readonly imageRef: string }>;
+  /** By container: why its last pull or start failed. */
+  readonly failures: ReadonlyMap<string, StepFailure>;
+  readonly crashes: ReadonlyMap<string, CrashBackoff>;
+  /** By container that was taken away to start anew: the number of its next instance and, where its own end was the cause, when that was (wall, ms). */
+  readonly resets: ReadonlyMap<string, { readonly attempt: number; readonly endedAt: number | undefined }>;
+  /** By container ID: why the runtime did not stop or remove it when asked last. */
+  readonly stuck: ReadonlyMap<string, StepFailure & { readonly tries: number }>;
+  /** IDs of containers whose preStop hook has ended. */
+  readonly preStopped: ReadonlySet<string>;
+  /** By container ID: when (mono, ms) its stop began. */
+  readonly stopSince: ReadonlyMap<string, number>;
+  /** IDs of sandboxes whose stop has succeeded: what they held is free. */
+  readonly released: ReadonlySet<string>;
+  /** IDs of containers that were stopped in order to be started again. */
+  readonly comeBack: ReadonlySet<string>;
+  /** By action key: until when (mono, ms) a stop under way waits before it kills; infinity for other actions. */
+  readonly inFlight: ReadonlyMap<string, number>;
+}
 
 /** PodWork as its one writer holds it. */
 export type MutableWork = { -readonly [K in keyof PodWork]: PodWork[K] } & {

@@ -15,16 +15,18 @@ import {
   podFullName,
   podKey,
 } from '../model/pod.ts';
-import type { Preemption } from './admission.ts';
+import type { Preemption, Rejection } from './admission.ts';
+import { createAdmitting, type DeviceGrants } from './admitting.ts';
 import { heldPod, podSize, resizeOf } from './allocation.ts';
-import { type ActionResult, type ApplyDeps, applyAction, fieldPathOf } from './apply.ts';
+import { type ApplyDeps, applyAction, fieldPathOf } from './apply.ts';
 import { type Ending, nextLifecycle, type PodLifecycle } from './lifecycle.ts';
 import { latestContainer, type RuntimePod } from './observed.ts';
-import { actionKey, crashLoopMessage, isCleanedUp, type Plan, type PodAction, planPod, type Verdicts } from './plan.ts';
-import { preempted } from './preemption.ts';
-import { createQuestion } from './question.ts';
+import { planPod } from './plan.ts';
+import type { Plan, Verdicts } from './plan-draft.ts';
+import { isCleanedUp } from './plan-termination.ts';
+import { type ActionResult, actionKey, type PodAction } from './pod-action.ts';
 import { type AllocationRecord, createResizing } from './resizing.ts';
-import { advanceBackoff, backoffKey, backoffUntil } from './restart.ts';
+import { advanceBackoff, backoffKey, backoffUntil, crashLoopMessage } from './restart.ts';
 import { isRestartingAll } from './restart-all.ts';
 import type { RuntimeWatch } from './runtime-watch.ts';
 import { computeStatus } from './status.ts';
@@ -58,12 +60,6 @@ export interface PodActivity {
   }[];
 }
 
-/** A refused pod: kubelet's reason (OutOfcpu, NodeAffinity, …) and message. */
-export interface Rejection {
-  readonly reason: string;
-  readonly message: string;
-}
-
 export interface PodsOptions {
   readonly clock: Clock;
   readonly log: Log;
@@ -90,14 +86,7 @@ export interface PodsOptions {
   readonly admit: (pod: AgentPod, active: readonly AgentPod[]) => Rejection | Preemption | undefined;
   /** Wants a pod ended so that a critical one finds room: the writer of `endings` for preemption. */
   readonly preempt: (uid: string, ending: Ending) => void;
-  /** The devices of plugins, which a pod that is new to the node has to have before it is admitted. */
-  readonly devices: {
-    /** Whether the pod asks for some. */
-    concerns(pod: AgentPod): boolean;
-    /** Resolves to why it cannot have them; never rejects. */
-    grant(pod: AgentPod, signal: AbortSignal): Promise<Rejection | undefined>;
-    /** The pod is not here, or not any more: what it was given is free. */
-    release(uid: string): void;
+  readonly devices: DeviceGrants & {
     /** `allocatedResourcesStatus` of a container. */
     health(uid: string, container: string): ResourceStatus[] | undefined;
   };
@@ -165,15 +154,28 @@ export function startPods(options: PodsOptions): Pods {
   const underWay = new Set<Promise<void>>();
   // Pods of which only folders, logs or cgroups are left: to be cleaned up like any other that has ended.
   const leftBehind = new Map<string, RuntimePod>();
-  // By critical pod: those that are ending so that it finds room.
-  const preempting = new Map<string, ReadonlySet<string>>();
   const track = (asking: Promise<void>): void => {
     underWay.add(asking);
     void asking.finally(() => underWay.delete(asking));
   };
-  // Of pods that the Node's labels would keep away: their refusal is for ever, and must not rest on labels that have just changed.
-  const nodeRead = createQuestion<void>((uid) => loop.enqueue(uid), track);
-  const devicesGranted = createQuestion<Rejection | undefined>((uid) => loop.enqueue(uid), track);
+  const admitting = createAdmitting({
+    log,
+    signal: options.signal,
+    recordEvent: options.apply.recordEvent,
+    count: options.apply.count,
+    admit: options.admit,
+    others: activePods,
+    devices: options.devices,
+    refreshNode: options.refreshNode,
+    endings: options.endings,
+    preempt: options.preempt,
+    present(uid) {
+      const machine = machines.get(uid);
+      return machine === undefined || machine.lifecycle.kind === 'terminated' ? undefined : machine.pod;
+    },
+    again: (uid) => loop.enqueue(uid),
+    track,
+  });
   const resizing = createResizing({
     clock,
     recordEvent: options.apply.recordEvent,
@@ -182,7 +184,7 @@ export function startPods(options: PodsOptions): Pods {
     admit: options.admit,
     swaps: options.swaps,
     others: activePods,
-    preempt: makeRoom,
+    preempt: admitting.makeRoom,
     changed(uid) {
       const machine = machines.get(uid);
       if (machine === undefined) return;
@@ -272,7 +274,7 @@ export function startPods(options: PodsOptions): Pods {
       options.apply.count?.({ kind: 'returned', isStatic: row.source !== 'api' });
     }
     if (row === undefined) {
-      endAdmission(uid);
+      admitting.withdraw(uid);
       // Unknown is not unwanted: only complete lists make an orphan.
       if (!specs.synced || !runtime.synced) return undefined;
       const orphan = runtime.get(uid) ?? leftBehind.get(uid);
@@ -288,11 +290,9 @@ export function startPods(options: PodsOptions): Pods {
     const pod = untold && remembered !== undefined ? { ...row.pod, status: remembered } : row.pod;
     const isNew = runtime.get(uid) === undefined && !isTerminalPhase(pod.status?.phase) && row.pod.metadata.deletionTimestamp === undefined;
     // What it was given before a restart of the agent it keeps, whatever its spec has come to ask for.
-    const admission = isNew ? admissionOf(uid, resizing.allocatedPod(row.pod)) : undefined;
+    const admission = isNew ? admitting.answer(uid, resizing.allocatedPod(row.pod)) : undefined;
     if (admission === 'waiting') return undefined;
-    preempting.delete(uid);
-    nodeRead.forget(uid);
-    devicesGranted.forget(uid);
+    admitting.settled(uid);
     if (admission === undefined && !isTerminalPhase(pod.status?.phase)) {
       resizing.admit(pod);
       resizing.adopt(uid, pod.status?.conditions);
@@ -311,69 +311,6 @@ export function startPods(options: PodsOptions): Pods {
     if (lifecycle.kind !== 'syncing') return lifecycle.cause.kind === 'removed';
     const seenFirst = (p: AgentPod): string | undefined => p.metadata.annotations?.[configFirstSeenAnnotation];
     return seenFirst(pod) !== seenFirst(wanted.pod);
-  }
-
-  async function readNode(uid: string): Promise<void> {
-    try {
-      await options.refreshNode?.(options.signal);
-    } catch (error) {
-      log.warn({ podUid: uid, err: messageOf(error) }, 'could not read the Node anew');
-    }
-  }
-
-  /** A pod that is not admitted asks nothing any more, and has nothing. */
-  function endAdmission(uid: string): void {
-    preempting.delete(uid);
-    nodeRead.forget(uid);
-    if (devicesGranted.has(uid)) options.devices.release(uid);
-    devicesGranted.forget(uid);
-  }
-
-  /** Whether a pod that is new to the node may run; it waits while pods that are less important make room for it. */
-  function admissionOf(uid: string, pod: AgentPod): Rejection | 'waiting' | undefined {
-    for (const victim of preempting.get(uid) ?? []) {
-      const lifecycle = machines.get(victim)?.lifecycle.kind;
-      if (lifecycle !== undefined && lifecycle !== 'terminated') return 'waiting';
-    }
-    // Before anything else, as in upstream: what the pod was given counts as allocatable then, whatever its plugin says by now.
-    if (devicesGranted.has(uid) || options.devices.concerns(pod)) {
-      const granted = devicesGranted.answer(uid, () => options.devices.grant(pod, options.signal));
-      if (granted === undefined) return 'waiting';
-      if (granted.is !== undefined) return refuse(pod, granted.is);
-    }
-    const answer = options.admit(pod, activePods(uid));
-    if (answer !== undefined && 'reason' in answer && answer.reason === 'NodeAffinity' && options.refreshNode !== undefined) {
-      if (nodeRead.answer(uid, () => readNode(uid)) === undefined) return 'waiting';
-    }
-    if (answer === undefined) return undefined;
-    if ('victims' in answer) {
-      makeRoom(answer);
-      const victims = answer.victims.map((victim) => victim.metadata.uid);
-      log.info({ pod: podKey(pod), podUid: uid, victims }, 'pods make room for a critical one');
-      preempting.set(uid, new Set(victims));
-      return 'waiting';
-    }
-    return refuse(pod, answer);
-  }
-
-  function refuse(pod: AgentPod, answer: Rejection): Rejection {
-    const { uid } = pod.metadata;
-    endAdmission(uid);
-    options.apply.recordEvent(pod, 'Warning', answer.reason, answer.message);
-    options.apply.count?.({ kind: 'refused', reason: answer.reason });
-    log.info({ pod: podKey(pod), podUid: uid, ...answer }, 'pod refused');
-    // The event tells the reason alone; the status says besides what became of the pod (pkg/kubelet rejectPod).
-    return { reason: answer.reason, message: `Pod was rejected: ${answer.message}` };
-  }
-
-  function makeRoom({ victims, resource }: Preemption): void {
-    for (const victim of victims) {
-      const { uid } = victim.metadata;
-      if (options.endings.has(uid)) continue;
-      options.apply.recordEvent(victim, 'Warning', preempted.reason, preempted.message);
-      options.apply.count?.({ kind: 'preempted', resource });
-      options.preempt(uid, { ...preempted, graceSeconds: undefined });
-    }
   }
 
   function enter(uid: string, pod: AgentPod, source: PodSource, inSource: boolean): Machine {
@@ -417,7 +354,10 @@ export function startPods(options: PodsOptions): Pods {
       .filter(([uid, { pod }]) => uid !== except && !machines.has(uid) && resizing.knows(uid) && !isTerminalPhase(pod.status?.phase))
       .map(([, { pod }]) => resizing.allocatedPod(pod));
     // Those that room is being made for hold it already, or a pod that comes meanwhile would take it.
-    const awaited = [...preempting.keys()].filter((uid) => uid !== except).flatMap((uid) => specs.get(uid)?.pod ?? []);
+    const awaited = admitting
+      .awaitingRoom()
+      .filter((uid) => uid !== except)
+      .flatMap((uid) => specs.get(uid)?.pod ?? []);
     return [...holding, ...returning, ...awaited];
   }
 
@@ -498,7 +438,7 @@ export function startPods(options: PodsOptions): Pods {
 
   function onTransition(uid: string, machine: Machine, before: PodLifecycle): void {
     const { lifecycle } = machine;
-    const name = `${machine.pod.metadata.namespace}/${machine.pod.metadata.name}`;
+    const name = podKey(machine.pod);
     if (lifecycle.kind === 'terminating') {
       log.info({ pod: name, podUid: uid, cause: lifecycle.cause, graceSeconds: lifecycle.graceSeconds }, 'pod is ending');
       // What is only waited for is given up; stops go on.
@@ -514,7 +454,7 @@ export function startPods(options: PodsOptions): Pods {
         { pod: name, podUid: uid, tookMs: before.kind === 'terminating' ? Math.round(lifecycle.at - before.since) : 0 },
         'pod has ended',
       );
-      for (const [critical, victims] of preempting) if (victims.has(uid)) loop.enqueue(critical);
+      admitting.ended(uid);
       resizing.ended(uid);
       options.devices.release(uid);
     }
@@ -586,10 +526,7 @@ export function startPods(options: PodsOptions): Pods {
     const canceled = controller.signal.aborted;
     if (failure !== undefined && canceled) log.debug({ podUid: uid, step: subject, tookMs }, 'step given up');
     else if (failure !== undefined) {
-      log.warn(
-        { pod: `${pod.metadata.namespace}/${pod.metadata.name}`, podUid: uid, step: subject, tookMs, err: messageOf(failure) },
-        'step failed',
-      );
+      log.warn({ pod: podKey(pod), podUid: uid, step: subject, tookMs, err: messageOf(failure) }, 'step failed');
     } else log.debug({ podUid: uid, step: subject, tookMs }, 'step done');
     machine.steps.push({
       step: subject,
@@ -735,20 +672,9 @@ export function startPods(options: PodsOptions): Pods {
     awaitsAdmission(uid) {
       const row = specs.get(uid);
       if (row === undefined || machines.has(uid)) return undefined;
-      const making = [...(preempting.get(uid) ?? [])]
-        .flatMap((victim) => machines.get(victim) ?? [])
-        .filter((m) => m.lifecycle.kind !== 'terminated');
-      const names = making.map(({ pod }) => `${pod.metadata.namespace}/${pod.metadata.name}`).join(', ');
       const message =
-        names !== ''
-          ? `room on this node: ${names} ${making.length === 1 ? 'is' : 'are'} being ended for it, being less important`
-          : devicesGranted.has(uid)
-            ? 'its devices, which their plugin is asked for'
-            : nodeRead.has(uid)
-              ? 'the labels of this Node, read anew before the pod is refused for them'
-              : row.source !== 'api' && hasPredecessor(row.pod)
-                ? 'the end of the pod that had its name before'
-                : 'its turn';
+        admitting.waitsFor(uid) ??
+        (row.source !== 'api' && hasPredecessor(row.pod) ? 'the end of the pod that had its name before' : 'its turn');
       return { lifecycle: 'syncing', waiting: [{ subject: 'admission', message }], inFlight: [], steps: [] };
     },
     poke(uid) {

@@ -3,7 +3,9 @@ import type { AgentPod } from '../../../agent/model/pod.ts';
 import { containerHash } from '../../../agent/pods/labels.ts';
 import type { PodLifecycle } from '../../../agent/pods/lifecycle.ts';
 import type { RuntimeContainer, RuntimePod, RuntimeSandbox } from '../../../agent/pods/observed.ts';
-import { type Plan, type PlanInput, type PodWork, planPod } from '../../../agent/pods/plan.ts';
+import { planPod } from '../../../agent/pods/plan.ts';
+import type { Plan, PlanInput } from '../../../agent/pods/plan-draft.ts';
+import type { PodWork } from '../../../agent/pods/work.ts';
 
 export const now = { wall: 1_800_000_000_000, mono: 1_000_000 };
 

@@ -5,10 +5,13 @@ import type { Container } from '../../../agent/model/generated/api.ts';
 import { type AgentPod, isSidecar, isTerminalPhase } from '../../../agent/model/pod.ts';
 import { nextLifecycle, type PodLifecycle } from '../../../agent/pods/lifecycle.ts';
 import { latestContainer, type RuntimeContainer, type RuntimePod } from '../../../agent/pods/observed.ts';
-import { isCleanedUp, type PodAction, type PodWork, planPod } from '../../../agent/pods/plan.ts';
+import { planPod } from '../../../agent/pods/plan.ts';
+import { isCleanedUp } from '../../../agent/pods/plan-termination.ts';
+import type { PodAction } from '../../../agent/pods/pod-action.ts';
 import { advanceBackoff } from '../../../agent/pods/restart.ts';
 import { isRestartingAll } from '../../../agent/pods/restart-all.ts';
 import { computeStatus } from '../../../agent/pods/status.ts';
+import type { PodWork } from '../../../agent/pods/work.ts';
 import { container, idleWork, instance, pod, sandbox, now as start } from './build.ts';
 
 // A world in which actions take effect at once, and containers end by a script of exit codes: the loop of worker.ts without its time and I/O.

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { PodSpecRow, PodsOptions, Rejection } from '../../../agent/pods/worker.ts';
+import type { Rejection } from '../../../agent/pods/admission.ts';
+import type { PodSpecRow, PodsOptions } from '../../../agent/pods/worker.ts';
 import { instance, pod, runtimePod, sandbox } from './build.ts';
 import { startWorld } from './worker-world.ts';
 

@@ -5,7 +5,9 @@ import type { Container, PodStatus } from '../../../agent/model/generated/api.ts
 import { type AgentPod, containersOf, isSidecar, isTerminalPhase } from '../../../agent/model/pod.ts';
 import { type Ending, nextLifecycle, type PodLifecycle } from '../../../agent/pods/lifecycle.ts';
 import { hasInitialized, latestContainer, lostEnd, type RuntimeContainer, type RuntimePod } from '../../../agent/pods/observed.ts';
-import { actionKey, isCleanedUp, type PodAction, planPod } from '../../../agent/pods/plan.ts';
+import { planPod } from '../../../agent/pods/plan.ts';
+import { isCleanedUp } from '../../../agent/pods/plan-termination.ts';
+import { actionKey, type PodAction } from '../../../agent/pods/pod-action.ts';
 import { advanceBackoff, backoffKey, shouldRestart, shouldStart } from '../../../agent/pods/restart.ts';
 import { couldRestartAll, isRestartingAll } from '../../../agent/pods/restart-all.ts';
 import { assemblePod } from '../../../agent/pods/runtime-parse.ts';

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { PlanInput, PodWork } from '../../../agent/pods/plan.ts';
+import type { PlanInput } from '../../../agent/pods/plan-draft.ts';
+import type { PodWork } from '../../../agent/pods/work.ts';
 import { brief, container, idleWork, instance, now, plan, pod, runtimePod, sandbox } from './build.ts';
 
 const have = (...names: string[]): Pick<PodWork, 'images'> => ({
