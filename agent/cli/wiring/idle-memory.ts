@@ -41,6 +41,8 @@ export function startGivingMemoryBack(clock: Clock, log: Log): Disposable {
   const heapBytes = (): number => getHeapStatistics().total_physical_size;
   let keptHeapBytes = 0;
   let keptFileBytes = 0;
+  // What of the program is still needed comes back at once; only then can it be told how much that is.
+  let comesBack = false;
   let releases = true;
   let cpu = process.cpuUsage();
   let lookedAt = clock.mono();
@@ -50,12 +52,13 @@ export function startGivingMemoryBack(clock: Clock, log: Log): Disposable {
 
   function release(cores: number, now: number): void {
     const fileBytes = residentFileBytes();
-    keptFileBytes = Math.min(keptFileBytes, fileBytes);
+    keptFileBytes = comesBack ? fileBytes : Math.min(keptFileBytes, fileBytes);
+    comesBack = false;
     if (!isWorthGivingBack({ bytes: fileBytes, keptBytes: keptFileBytes, cores, sinceMs: now - releasedAt }, worthFileBytes)) return;
     releaseProgramPages();
     releasedAt = now;
-    keptFileBytes = residentFileBytes();
-    log.debug({ fileMiB: fileBytes / 2 ** 20, keptMiB: keptFileBytes / 2 ** 20 }, 'pages of the program that were no longer in use let go');
+    comesBack = true;
+    log.debug({ mib: (fileBytes - residentFileBytes()) / 2 ** 20 }, 'pages of the program that were no longer in use let go');
   }
 
   const look = (): void => {
