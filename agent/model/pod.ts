@@ -33,6 +33,16 @@ export function isStaticPod(pod: AgentPod): boolean {
   return source === 'file' || source === 'http';
 }
 
+/**
+ * A pod as the API server has it, whatever it says of its own source: one that claims to be of a file would pass for critical and past the node's admission, and
+ * nobody would tell of it (pkg/kubelet/config sets the annotation of every pod anew).
+ */
+export function fromApi(pod: AgentPod): AgentPod {
+  const { annotations } = pod.metadata;
+  if (annotations?.[configSourceAnnotation] === undefined) return pod;
+  return { ...pod, metadata: { ...pod.metadata, annotations: { ...annotations, [configSourceAnnotation]: 'api' } } };
+}
+
 /** True for the API server's reflection of a static pod: shown there, never run. */
 export function isMirrorPod(pod: AgentPod): boolean {
   return pod.metadata.annotations?.[configMirrorAnnotation] !== undefined;

@@ -1,8 +1,9 @@
 import type { NodeSelectorRequirement, NodeSelectorTerm } from '../model/generated/api.ts';
 import { type AgentNode, type AgentPod, containersOf, isStaticPod } from '../model/pod.ts';
+import { isCriticalPod } from '../model/priority.ts';
 import { compareQuantity, parseMilli, parseQuantity } from '../model/quantity.ts';
 import { podRequests, type ResourceList } from '../model/resources.ts';
-import { choosePreempted, isCriticalPod, shortfallText } from './preemption.ts';
+import { choosePreempted, shortfallText } from './preemption.ts';
 import { appArmorProfileOf } from './security.ts';
 import { sysctlName } from './sysctl-name.ts';
 

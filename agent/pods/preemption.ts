@@ -1,12 +1,10 @@
-import { type AgentPod, isMirrorPod, isStaticPod } from '../model/pod.ts';
+import type { AgentPod } from '../model/pod.ts';
+import { isCriticalPod } from '../model/priority.ts';
 import { computeQosClass } from '../model/qos.ts';
 import { parseMilli, parseQuantity } from '../model/quantity.ts';
 import { podRequests } from '../model/resources.ts';
 
 // Making room for a critical pod that the node is too full for (the rules of pkg/kubelet/preemption): which pods have to go.
-
-// Priorities from here on belong to system-cluster-critical and system-node-critical (pkg/apis/scheduling SystemCriticalPriority).
-const systemCriticalPriority = 2_000_000_000;
 
 /** Event, status and condition of a pod that had to go; the words are kubelet's. */
 export const preempted = {
@@ -19,11 +17,6 @@ export const preempted = {
 export interface Shortfall {
   readonly resource: string;
   readonly amount: number;
-}
-
-/** Static pods, their mirrors, and pods of a system-critical priority: resources are no reason to refuse them. */
-export function isCriticalPod(pod: AgentPod): boolean {
-  return isStaticPod(pod) || isMirrorPod(pod) || (pod.spec.priority ?? 0) >= systemCriticalPriority;
 }
 
 function mayPreempt(critical: AgentPod, other: AgentPod): boolean {

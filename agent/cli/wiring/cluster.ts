@@ -6,7 +6,7 @@ import { createKubeClient, type KubeClient } from '../../drivers/kube/client.ts'
 import { createEventRecorder, type EventRecorder } from '../../drivers/kube/events.ts';
 import { reflect } from '../../drivers/kube/reflector.ts';
 import type { Pod, RuntimeClass, Service } from '../../model/generated/api.ts';
-import { type AgentNode, type AgentPod, isMirrorPod } from '../../model/pod.ts';
+import { type AgentNode, type AgentPod, fromApi, isMirrorPod } from '../../model/pod.ts';
 import type { PodSpecRow } from '../../pods/worker.ts';
 import { ensureNodeCredentials, prepareClientRotation } from '../node-identity.ts';
 
@@ -71,7 +71,7 @@ export async function openCluster(
         if (isMirrorPod(pod)) {
           if (type === 'set') mirrors.set(key, pod);
           else mirrors.delete(key);
-        } else if (type === 'set') pods.set(key, { pod, source: 'api' });
+        } else if (type === 'set') pods.set(key, { pod: fromApi(pod), source: 'api' });
         else pods.delete(key);
       },
       onSynced: () => {
