@@ -10,6 +10,9 @@ export type EndCause =
   | { readonly kind: 'completed' }
   | { readonly kind: 'ended'; readonly reason: string; readonly message: string; readonly disruption?: string | undefined };
 
+/** Reason of a pod whose `activeDeadlineSeconds` are over. */
+export const deadlineReason = 'DeadlineExceeded';
+
 /**
  * Where a pod is in its life on this node. A terminated UID never runs again, but for a manifest's that is removed and put back: it begins a life anew.
  * Times are `mono`, ms.
@@ -86,7 +89,7 @@ function endOf(input: LifecycleInput): { graceSeconds: number; cause: EndCause }
     return {
       graceSeconds: own,
       // The words are kubelet's (pkg/kubelet/active_deadline.go).
-      cause: { kind: 'ended', reason: 'DeadlineExceeded', message: 'Pod was active on the node longer than the specified deadline' },
+      cause: { kind: 'ended', reason: deadlineReason, message: 'Pod was active on the node longer than the specified deadline' },
     };
   }
   if (input.runtime !== undefined && input.restartingAll !== true && isDone(pod, input.runtime, input.published))

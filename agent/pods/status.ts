@@ -13,7 +13,7 @@ import { formatBinary, formatMilli, parseMilli } from '../model/quantity.ts';
 import { podLimits, podRequests } from '../model/resources.ts';
 import type { Allocation, PodSize } from './allocation.ts';
 import { conditionsOf, disruptionCondition, ownConditions } from './conditions.ts';
-import type { PodLifecycle } from './lifecycle.ts';
+import { deadlineReason, type PodLifecycle } from './lifecycle.ts';
 import {
   hasInitialized,
   latestContainer,
@@ -82,9 +82,12 @@ export function computeStatus(input: StatusInput): PodStatus {
   const initialized = pod.spec.containers.some((c) => latestContainer(runtime, c.name)?.sandboxId === sandboxId && sandboxId !== undefined);
   let phase = phaseOf({ spec: pod.spec, statuses, terminal, initialized, isStatic: isStaticPod(pod) });
   let { reason, message } = previous;
-  if (lifecycle.kind !== 'syncing' && lifecycle.cause.kind === 'ended') {
+  const decided = lifecycle.kind !== 'syncing' && lifecycle.cause.kind === 'ended' ? lifecycle.cause : undefined;
+  // One that was evicted or preempted and whose containers all came to a good end has succeeded, and does not say why it ended (pkg/kubelet generateAPIPodStatus).
+  const endedWell = terminal && phase === 'Succeeded' && decided !== undefined && decided.reason !== deadlineReason;
+  if (decided !== undefined && !endedWell) {
     phase = 'Failed';
-    ({ reason, message } = lifecycle.cause);
+    ({ reason, message } = decided);
   } else if (phase !== previous.phase && !isTerminalPhase(previous.phase)) {
     // Of one that has ended before a restart of the agent, what its containers came to does not tell why (an eviction).
     reason = undefined;

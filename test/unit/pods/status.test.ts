@@ -27,6 +27,7 @@ const conditions = (s: PodStatus): Record<string, string> =>
 const exited = (name: string, exitCode = 0) =>
   instance(name, { state: 'exited', exitCode, reason: exitCode === 0 ? 'Completed' : 'Error' });
 const ended = { kind: 'terminated', at: now.mono, cause: { kind: 'deleted' } } as const;
+const evictedCause = { kind: 'ended', reason: 'Evicted', message: 'm' } as const;
 const ending = { kind: 'terminating', since: now.mono, graceSeconds: 30, cause: { kind: 'deleted' } } as const;
 const published: PodStatus = {
   phase: 'Running',
@@ -115,11 +116,40 @@ const phases: { name: string; input: Partial<StatusInput>; phase: string }[] = [
     phase: 'Succeeded',
   },
   {
-    name: 'ended by the node',
-    input: { lifecycle: { ...ended, cause: { kind: 'ended', reason: 'Evicted', message: 'm' } }, runtime: runtimePod([], [exited('a')]) },
+    name: 'ended by the node, killed',
+    input: { lifecycle: { ...ended, cause: evictedCause }, runtime: runtimePod([], [exited('a', 137)]) },
+    phase: 'Failed',
+  },
+  {
+    name: 'ended by the node, and came to a good end (e2e_node/critical_pod_test.go)',
+    input: { lifecycle: { ...ended, cause: evictedCause }, runtime: runtimePod([], [exited('a')]) },
+    phase: 'Succeeded',
+  },
+  {
+    name: 'ended by the node before it ran',
+    input: { lifecycle: { ...ended, cause: evictedCause }, runtime: runtimePod([]) },
+    phase: 'Failed',
+  },
+  {
+    name: 'ended by its deadline, whatever its containers came to',
+    input: {
+      lifecycle: { ...ended, cause: { kind: 'ended', reason: 'DeadlineExceeded', message: 'm' } },
+      runtime: runtimePod([], [exited('a')]),
+    },
     phase: 'Failed',
   },
 ];
+
+test('why a pod was ended is told where it failed, and not where it succeeded', () => {
+  const reasons = [137, 0].map((exitCode) => {
+    const { reason, message } = status({ lifecycle: { ...ended, cause: evictedCause }, runtime: runtimePod([], [exited('a', exitCode)]) });
+    return [reason, message];
+  });
+  assert.deepEqual(reasons, [
+    ['Evicted', 'm'],
+    [undefined, undefined],
+  ]);
+});
 
 for (const { name, input, phase } of phases) test(`phase: ${name}`, () => assert.equal(status(input).phase, phase));
 
