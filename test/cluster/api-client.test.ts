@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { generateKeyPairSync } from 'node:crypto';
-import { mkdtempSync, openSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, openSync, readdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -393,6 +393,10 @@ describe('a server that goes and comes back', () => {
     apiserver?.kill('SIGSTOP');
     const began = systemClock.mono();
     try {
+      // Its threads stop one by one, and on a busy machine the last may answer yet.
+      const tasks = `/proc/${apiserver?.pid}/task`;
+      const isStopped = (task: string): boolean => /\) T /.test(readFileSync(join(tasks, task, 'stat'), 'utf8'));
+      await waitFor('the API server to stand still', 10_000, () => (readdirSync(tasks).every(isStopped) ? true : undefined), 1);
       await assert.rejects(client.get('/api/v1/nodes', signal, { timeoutMs: 1000 }), { code: 'DeadlineExceeded' });
       await waitFor('the watch to be found dead', 30_000, () => (watched.connected() ? undefined : true), 50);
       t.diagnostic(`noticed after ${((systemClock.mono() - began) / 1000).toFixed(1)} s`);
