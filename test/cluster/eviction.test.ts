@@ -67,7 +67,9 @@ const eventOf = (reason: string, object: string): Promise<Event> =>
 const remove = async (...names: string[]): Promise<void> => {
   for (const one of names) await lab(`${podsPath}/${one}`, { method: 'DELETE', body: { gracePeriodSeconds: 0 } });
 };
-const waits = 'trap "exit 0" TERM; while :; do sleep 0.2; done';
+const waitsTo = (exitCode: number): string => `trap "exit ${exitCode}" TERM; while :; do sleep 0.2; done`;
+/** Ends as a program does that does not know of SIGTERM. */
+const waits = waitsTo(143);
 
 before(async () => {
   await startLab({ name, agent: 'keelson', nodes: 1 });
@@ -83,6 +85,9 @@ describe('a node that runs short', () => {
     await create('limited', shell(fill, { ...data, resources: { limits: { 'ephemeral-storage': '5Mi' } } }), {
       volumes: [{ name: 'data', emptyDir: {} }],
     });
+    // Upstream's kubelet tells of this one that it has succeeded, and not why it ended.
+    const bow = `dd if=/dev/zero of=/data/file bs=1M count=10; ${waitsTo(0)}`;
+    await create('bowing', shell(bow, data), { volumes: [{ name: 'data', emptyDir: { sizeLimit: '5Mi' } }] });
     await create('modest', shell(fill, data), { volumes: [{ name: 'data', emptyDir: { sizeLimit: '50Mi' } }] });
     const bounded = await inPhase('bounded', 'Failed');
     assert.equal(bounded.status?.reason, 'Evicted');
@@ -90,6 +95,8 @@ describe('a node that runs short', () => {
     const limited = await inPhase('limited', 'Failed');
     assert.equal(limited.status?.message, 'Pod ephemeral local storage usage exceeds the total limit of containers 5Mi. ');
     assert.equal((await eventOf('Evicted', 'bounded')).message, 'Usage of EmptyDir volume "data" exceeds the limit "5Mi". ');
+    const bowing = await inPhase('bowing', 'Succeeded');
+    assert.equal(bowing.status?.reason, undefined);
     await restartAgent(name, { signal: 'SIGKILL' });
     // The pod that runs is looked at again, so the others have been too.
     await waitFor('the agent to answer', 60_000, async () => ((await summary().catch(() => undefined)) === undefined ? undefined : true));
@@ -120,7 +127,7 @@ describe('a node that runs short', () => {
       little.pods.filter((pod) => pod.volume !== undefined || pod['ephemeral-storage'] !== undefined),
       [],
     );
-    await remove('bounded', 'limited', 'modest');
+    await remove('bounded', 'limited', 'bowing', 'modest');
   });
 
   test('memory: the pod furthest above its request ends, and the node says so until it is over', async () => {
