@@ -264,6 +264,7 @@ const honoured: ReadonlySet<string> = new Set<FeatureGateName>([
   'KubeletEnsureSecretPulledImages',
   'NodeDeclaredFeatures',
   'ResourceHealthStatus',
+  'RotateKubeletServerCertificate',
 ]);
 
 /** What Kubernetes 1.36 says about a gate; undefined for a name it doesn't know. */

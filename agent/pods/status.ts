@@ -7,7 +7,7 @@ import type {
   ResourceStatus,
   VolumeMountStatus,
 } from '../model/generated/api.ts';
-import { type AgentPod, asContainer, isSidecar, isStaticPod, isTerminalPhase } from '../model/pod.ts';
+import { type AgentPod, asContainer, isSidecar, isStaticPod, isTerminalPhase, type PodSource } from '../model/pod.ts';
 import { computeQosClass } from '../model/qos.ts';
 import { formatBinary, formatMilli, parseMilli } from '../model/quantity.ts';
 import { podLimits, podRequests } from '../model/resources.ts';
@@ -69,6 +69,28 @@ function apiTime(ms: number): string {
 
 // The API refuses statuses whose termination messages exceed this in sum (pkg/kubelet/container MaxPodTerminationMessageLogLength, bytes).
 const maxMessageBytes = 12 * 1024;
+
+/**
+ * What an earlier run of the agent told of a pod, as far as it goes for this one: that an init container of a manifest's pod has ended is the runtime's to know,
+ * once the pod runs (upstream's kubelet starts anew without any status of such a pod, and e2e_node/static_pod_test.go wants it said).
+ */
+export function rememberedStatus(
+  told: PodStatus | undefined,
+  { pod, source }: { readonly pod: AgentPod; readonly source: PodSource },
+  runtime: RuntimePod | undefined,
+): PodStatus | undefined {
+  if (told === undefined || source === 'api' || !pod.spec.containers.some(({ name }) => latestContainer(runtime, name) !== undefined))
+    return told;
+  const inits = new Set(pod.spec.initContainers?.filter((c) => !isSidecar(c)).map(({ name }) => name));
+  return {
+    ...told,
+    initContainerStatuses: told.initContainerStatuses?.map((status) =>
+      inits.has(status.name) && latestContainer(runtime, status.name) === undefined
+        ? { ...status, state: { waiting: { reason: 'PodInitializing' } } }
+        : status,
+    ),
+  };
+}
 
 /** The pod's whole status as the API shall show it. Pure: same state, same status. */
 export function computeStatus(input: StatusInput): PodStatus {

@@ -29,7 +29,7 @@ import { type AllocationRecord, createResizing } from './resizing.ts';
 import { advanceBackoff, backoffKey, backoffUntil, crashLoopMessage } from './restart.ts';
 import { isRestartingAll } from './restart-all.ts';
 import type { RuntimeWatch } from './runtime-watch.ts';
-import { computeStatus } from './status.ts';
+import { computeStatus, rememberedStatus } from './status.ts';
 import { failureKey, forgetGone, freshWork, type MutableWork, noteFailure, noteSuccess, stepName, touchesRuntime } from './work.ts';
 
 /** A pod that a source wants on this node. */
@@ -284,7 +284,7 @@ export function startPods(options: PodsOptions): Pods {
     // Whether it already runs here decides about admission.
     if (!runtime.synced) return undefined;
     if (row.source !== 'api' && hasPredecessor(row.pod)) return undefined;
-    const remembered = options.remembered(uid);
+    const remembered = rememberedStatus(options.remembered(uid), row, runtime.get(uid));
     // A manifest's pod always comes as Pending; what the API tells is newer than what we remember.
     const untold = row.source !== 'api' || row.pod.status?.phase === undefined;
     const pod = untold && remembered !== undefined ? { ...row.pod, status: remembered } : row.pod;

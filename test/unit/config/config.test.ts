@@ -186,6 +186,21 @@ const cases: Case[] = [
     error: /feature gate MemoryQoS=true is not supported yet/,
   },
   {
+    name: 'certificates of the server are not rotated where their gate is off',
+    argv: ['--config=/c.yaml'],
+    files: {
+      '/c.yaml':
+        'kind: KubeletConfiguration\napiVersion: kubelet.config.k8s.io/v1beta1\nfeatureGates: { RotateKubeletServerCertificate: false }\n',
+    },
+    gives: (c) => k(c).serverTLSBootstrap,
+    want: false,
+  },
+  {
+    name: 'and asking for them all the same is an error',
+    argv: ['--feature-gates=RotateKubeletServerCertificate=false', '--rotate-server-certificates'],
+    error: /serverTLSBootstrap true requires feature gate RotateKubeletServerCertificate/,
+  },
+  {
     name: 'a gate that moves a default',
     argv: ['--feature-gates=KubeletCrashLoopBackOffMax=false'],
     gives: (c) => k(c).crashLoopBackOff.maxContainerRestartPeriod,

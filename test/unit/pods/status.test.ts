@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { PodStatus } from '../../../agent/model/generated/api.ts';
-import { computeStatus, type StatusInput } from '../../../agent/pods/status.ts';
+import { computeStatus, rememberedStatus, type StatusInput } from '../../../agent/pods/status.ts';
 import { container, instance, now, pod, runtimePod, sandbox, syncing } from './build.ts';
 
 function status(input: Partial<StatusInput> = {}): PodStatus {
@@ -206,6 +206,36 @@ test('stopped to come back: the end is never shown as one for good, which the AP
   }
   assert.equal(of('Always', stopped)?.state?.terminated?.exitCode, 0);
 });
+
+const initialised = pod({ initContainers: [container('i'), container('side', { restartPolicy: 'Always' })] });
+const remembered: PodStatus = {
+  ...published,
+  initContainerStatuses: ['i', 'side'].map((name) => ({
+    ...{ name, image: '', imageID: '', ready: true, restartCount: 2 },
+    state: { terminated: { exitCode: 0, reason: 'Completed' } },
+  })),
+};
+const reminders: { name: string; source: 'api' | 'file'; containers: string[]; i: string | undefined }[] = [
+  { name: 'of a pod of the API', source: 'api', containers: ['a'], i: 'Completed' },
+  { name: 'of a manifest, and the runtime still has it', source: 'file', containers: ['a', 'i'], i: 'Completed' },
+  { name: 'of a manifest, and the runtime has lost it', source: 'file', containers: ['a'], i: undefined },
+  { name: 'of a manifest, and the pod does not run', source: 'file', containers: [], i: 'Completed' },
+];
+for (const { name, source, containers, i } of reminders)
+  test(`after a restart of the agent, the end of an init container: ${name}`, () => {
+    const runtime = runtimePod(
+      [sandbox()],
+      containers.map((one) => (one === 'a' ? instance(one) : exited(one))),
+    );
+    const told = rememberedStatus(remembered, { pod: initialised, source }, runtime);
+    const [first, second] = told?.initContainerStatuses ?? [];
+    assert.deepEqual([first?.state?.terminated?.reason, first?.restartCount], [i, 2]);
+    assert.equal(second?.state?.terminated?.reason, 'Completed', 'a sidecar');
+    if (i !== undefined) return;
+    const now = status({ pod: initialised, previous: told ?? {}, runtime }).initContainerStatuses?.[0];
+    assert.match(now?.state?.terminated?.message ?? '', /^Unable to get init container status/);
+    assert.equal(now?.restartCount, 2);
+  });
 
 test('waiting: a crash loop shows its reason, the end moves to lastState', () => {
   const crashed = status({
