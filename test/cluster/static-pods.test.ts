@@ -6,6 +6,7 @@ import { existsSync, globSync, readdirSync, readFileSync, renameSync, rmSync, wr
 import { join, resolve } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { stringify } from 'yaml';
+import { localCluster } from '../../agent/cli/local/paths.ts';
 import type { CertificateSigningRequest, Pod } from '../../agent/model/generated/api.ts';
 import { ensureBinaries } from '../testbed/binaries.ts';
 import { api, kubectl as runKubectl, waitForApiserver } from '../testbed/control-plane.ts';
@@ -70,6 +71,8 @@ const keelson = (...args: string[]): Promise<{ code: number; out: string }> =>
     execFile(
       process.execPath,
       ['--disable-warning=ExperimentalWarning', resolve(import.meta.dirname, '../../agent/main.ts'), ...args],
+      // Not of an agent that somebody has up on this machine meanwhile.
+      ['status', 'why', 'logs', 'exec'].includes(args[0] ?? '') ? { env: { ...process.env, KEELSON_SOCKET: localCluster.nodeSocket } } : {},
       (error: ExecFileException | null, stdout, stderr) =>
         done({ code: error === null ? 0 : typeof error.code === 'number' ? error.code : 1, out: `${stdout}${stderr}` }),
     );
