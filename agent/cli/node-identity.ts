@@ -276,7 +276,7 @@ export async function startServingCertificate(options: ServingOptions, signal: A
   if (!tlsCertFile) await ensureSelfSigned(certFile, keyFile, options);
   let serving: Awaited<ReturnType<typeof servingFromFiles>> | undefined;
   // Watched before they are read: a change in between is seen as one.
-  const watch = watchFiles([certFile, keyFile], clock, log, async () => {
+  const watch = await watchFiles([certFile, keyFile], clock, log, async () => {
     await serving?.reload();
     log.info({ certFile }, 'serving certificate reloaded');
   });

@@ -1,37 +1,36 @@
-import { stat } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
 import type { Clock } from '../../base/clock.ts';
 import { messageOf } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
 
-/** How often files are looked at. Secrets mounted as volumes change by a link swap that inotify on the file misses; a stat is cheap. */
+/** How often files are looked at. Secrets mounted as volumes change by a link swap that inotify on the file misses; they are small. */
 const checkMs = 10_000;
 
 /**
- * Calls `changed` when one of the files is another than before (inode, time or size). A file that is missing for a moment, while it is
- * replaced, is not a change. Dispose to stop.
+ * Calls `changed` when one of the files says something else than when this resolved, or since. A file that is missing for a moment, while it is replaced, is not
+ * a change. Goes by what they hold: times do not tell two writes of one moment apart. Dispose to stop.
  */
-export function watchFiles(paths: readonly string[], clock: Clock, log: Log, changed: () => Promise<void>): Disposable {
-  let seen: string | undefined;
+export async function watchFiles(paths: readonly string[], clock: Clock, log: Log, changed: () => Promise<void>): Promise<Disposable> {
   let stopped = false;
   let timer: Disposable | undefined;
 
   const fingerprint = async (): Promise<string | undefined> => {
-    const parts: string[] = [];
-    for (const path of new Set(paths)) {
-      const found = await stat(path).catch(() => undefined);
+    const hash = createHash('sha256');
+    for (const path of paths) {
+      const found = await readFile(path).catch(() => undefined);
       if (found === undefined) return undefined;
-      parts.push(`${found.dev}:${found.ino}:${found.mtimeMs}:${found.size}`);
+      hash.update(`${found.length} `).update(found);
     }
-    return parts.join(' ');
+    return hash.digest('base64');
   };
 
+  let seen = await fingerprint();
   const check = async (): Promise<void> => {
     const now = await fingerprint();
-    if (now !== undefined && now !== seen) {
-      const first = seen === undefined;
-      seen = now;
-      if (!first) await changed();
-    }
+    if (now === undefined || now === seen) return;
+    seen = now;
+    await changed();
   };
 
   const later = (): void => {
@@ -44,7 +43,7 @@ export function watchFiles(paths: readonly string[], clock: Clock, log: Log, cha
         .finally(later);
     });
   };
-  void check().then(later, later);
+  later();
   return {
     [Symbol.dispose]: () => {
       stopped = true;
