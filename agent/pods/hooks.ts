@@ -1,6 +1,6 @@
 import { request as httpRequest } from 'node:http';
 import { request as httpsRequest } from 'node:https';
-import { connect, isIP, isIPv6 } from 'node:net';
+import { isIP, isIPv6 } from 'node:net';
 import type { Clock } from '../base/clock.ts';
 import { AgentError, messageOf } from '../base/errors.ts';
 import type { Container, HTTPGetAction, LifecycleHandler } from '../model/generated/api.ts';
@@ -153,7 +153,7 @@ function get({ url, headers }: HookRequest, signal: AbortSignal): Promise<string
     // Hooks speak to the pod's own server, whose certificate nobody vouches for: as with probes it is not verified.
     const call = secure
       ? httpsRequest({ ...options, rejectUnauthorized: false, servername: isIP(host) === 0 ? host : '' })
-      : httpRequest({ ...options, createConnection: () => connect(options.port, host) });
+      : httpRequest(options);
     call.on('response', (response) => {
       response.destroy();
       const { location } = response.headers;

@@ -4,7 +4,7 @@ import { ensureBinary } from './binaries.ts';
 import { cacheRoot, run, say } from './images-debian.ts';
 import { credentialProviderFlags, ensureMachineTools } from './machine.ts';
 import { nodeAddress } from './network.ts';
-import { type AgentKind, componentCgroup, enter, type LabRecord, labPaths, type NodeRecord } from './record.ts';
+import { type AgentKind, enter, type LabRecord, labPaths, type NodeRecord } from './record.ts';
 
 export type Command = { argv: string[]; env: Record<string, string> };
 
@@ -30,13 +30,6 @@ const commonFlags = (lab: LabRecord, node: NodeRecord): string[] => [
   '--cert-dir=/var/lib/kubelet/pki',
   ...credentialProviderFlags,
   ...nodeFlags(lab, node),
-  // Statistics of agent and runtime, as a machine's units have them.
-  ...(lab.machines === true
-    ? [
-        `--kubelet-cgroups=${componentCgroup(lab, { node: node.id }, `${node.id}/agent`)}`,
-        `--runtime-cgroups=${componentCgroup(lab, { node: node.id }, `${node.id}/containerd`)}`,
-      ]
-    : []),
 ];
 
 const keelson = resolve(repository, 'keelson');

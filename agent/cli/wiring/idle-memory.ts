@@ -65,8 +65,9 @@ export function startGivingMemoryBack(clock: Clock, log: Log): Disposable {
     const { user, system } = process.cpuUsage(cpu);
     const now = clock.mono();
     const cores = (user + system) / 1000 / (now - lookedAt);
-    keptHeapBytes = Math.min(keptHeapBytes, heapBytes());
-    const heap = { bytes: heapBytes(), keptBytes: keptHeapBytes, cores, sinceMs: now - collectedAt };
+    const bytes = heapBytes();
+    keptHeapBytes = Math.min(keptHeapBytes, bytes);
+    const heap = { bytes, keptBytes: keptHeapBytes, cores, sinceMs: now - collectedAt };
     if (gc !== undefined && isWorthGivingBack(heap, worthHeapBytes)) {
       // The ordinary flavour keeps the emptied pages.
       gc({ type: 'major', flavor: 'last-resort', execution: 'sync' });
