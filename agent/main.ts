@@ -1,5 +1,7 @@
 // The composition root: finds the command and runs it. Nobody imports this file, and process.exit is called here alone.
+
 import { messageOf } from './base/errors.ts';
+import { ownValue } from './base/own.ts';
 
 type Command = (args: readonly string[], signal: AbortSignal) => Promise<number>;
 
@@ -47,7 +49,7 @@ if (name === '' || name === 'help' || name === '--help' || name === '-h') {
   process.stdout.write(usage());
   process.exit(name === '' ? 2 : 0);
 }
-const command = commands[name];
+const command = ownValue(commands, name);
 if (command === undefined) {
   process.stderr.write(`error: unknown command "${name}"\n\n${usage()}`);
   process.exit(2);

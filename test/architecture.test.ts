@@ -4,6 +4,7 @@ import { globSync, readFileSync } from 'node:fs';
 import { isBuiltin, stripTypeScriptTypes } from 'node:module';
 import { dirname, join, normalize, resolve } from 'node:path';
 import { describe, test } from 'node:test';
+import { foreignKeyUses } from './foreign-keys.ts';
 
 const repository = resolve(import.meta.dirname, '..');
 
@@ -302,6 +303,15 @@ describe('architecture', () => {
   test('every file keeps to the table', () => {
     const problems = files.flatMap((file) => problemsOf(file, readFileSync(join(repository, file), 'utf8')));
     assert.deepEqual(problems, [], `\n${problems.join('\n')}`);
+  });
+
+  test('no object is looked into by a name that others choose, but through base/own.ts', () => {
+    const uses = foreignKeyUses(repository, productFolders).filter(({ file }) => file !== 'agent/base/own.ts');
+    const why = 'a name that may be constructor or __proto__: use ownValue and setOwn of agent/base/own.ts, or a Map';
+    assert.deepEqual(
+      uses.map(({ file, line, text }) => `${file}:${line}: ${text}: ${why}`),
+      [],
+    );
   });
 
   test('each listed shell exists', () => {

@@ -3,6 +3,7 @@ import { type ParseArgsConfig, parseArgs } from 'node:util';
 import { parseAllDocuments } from 'yaml';
 import * as z from 'zod';
 import { AgentError, messageOf } from '../base/errors.ts';
+import { ownValue, setOwn } from '../base/own.ts';
 import { parseDuration } from '../config/duration.ts';
 import { readBootstrapToken } from '../identity/bootstrap-token.ts';
 import { readPins } from '../identity/x509.ts';
@@ -122,19 +123,20 @@ export function parseJoinArguments(
   const { values, positionals } = split(args);
   if (values.help === true) return { kind: 'help' };
   for (const flag of joinFlags) {
-    if (flag.refused !== undefined && values[flag.name] !== undefined) throw usage(`--${flag.name} is not supported: ${flag.refused}`);
+    if (flag.refused !== undefined && ownValue(values, flag.name) !== undefined)
+      throw usage(`--${flag.name} is not supported: ${flag.refused}`);
   }
   if (positionals.length > 1)
     throw usage(`one API server endpoint (HOST:PORT) is expected, not ${positionals.length}: ${positionals.join(' ')}`);
-  const text = (name: string): string | undefined => values[name] as string | undefined;
+  const text = (name: string): string | undefined => ownValue(values, name) as string | undefined;
   const list = (name: string): string[] =>
-    ((values[name] as string[] | undefined) ?? []).flatMap((item) => item.split(',')).filter((item) => item !== '');
+    ((ownValue(values, name) as string[] | undefined) ?? []).flatMap((item) => item.split(',')).filter((item) => item !== '');
 
   const configPath = text('config');
   let file: JoinConfiguration | undefined;
   if (configPath !== undefined) {
     const mixed = joinFlags
-      .filter((flag) => flag.withConfig === undefined && values[flag.name] !== undefined)
+      .filter((flag) => flag.withConfig === undefined && ownValue(values, flag.name) !== undefined)
       .map((flag) => `--${flag.name}`);
     if (positionals.length > 0) mixed.unshift(positionals[0] as string);
     if (mixed.length > 0) throw usage(`--config cannot be mixed with ${mixed.join(', ')}: write that into ${configPath}`);
@@ -218,7 +220,7 @@ export function parseJoinArguments(
 function split(args: readonly string[]): { values: Values; positionals: string[] } {
   const options: NonNullable<ParseArgsConfig['options']> = { help: { type: 'boolean', short: 'h' } };
   for (const flag of joinFlags) {
-    options[flag.name] = flag.kind === 'bool' ? { type: 'boolean' } : { type: 'string', multiple: flag.kind === 'list' };
+    setOwn(options, flag.name, flag.kind === 'bool' ? { type: 'boolean' } : { type: 'string', multiple: flag.kind === 'list' });
   }
   // pflag's --flag=true and --flag=false, which parseArgs does not know.
   const booleans = new Set(joinFlags.filter((flag) => flag.kind === 'bool').map((flag) => flag.name));

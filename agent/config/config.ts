@@ -1,6 +1,7 @@
 import { isIP } from 'node:net';
 import path from 'node:path';
 import { AgentError, messageOf } from '../base/errors.ts';
+import { ownValue, setOwn } from '../base/own.ts';
 import { type FeatureGateName, gateEnabled } from './feature-gates.ts';
 import { type ParsedFlags, parseFlags } from './flags.ts';
 import {
@@ -183,8 +184,8 @@ function override(kubelet: KubeletConfiguration, flags: ParsedFlags): KubeletCon
     const parts = field.split('.');
     const last = parts.pop() ?? '';
     let at = result;
-    for (const part of parts) at = at[part] as Record<string, unknown>;
-    at[last] = field === 'featureGates' ? { ...(at[last] as object), ...(value as object) } : value;
+    for (const part of parts) at = ownValue(at, part) as Record<string, unknown>;
+    setOwn(at, last, field === 'featureGates' ? { ...(ownValue(at, last) as object), ...(value as object) } : value);
   }
   // A gate switched by flag moves the default that hangs on it.
   return withGateDefaults(result as unknown as KubeletConfiguration);

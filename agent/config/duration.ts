@@ -1,4 +1,5 @@
 import { AgentError } from '../base/errors.ts';
+import { ownValue } from '../base/own.ts';
 
 const unitMs: Record<string, number> = { ns: 1e-6, us: 1e-3, µs: 1e-3, μs: 1e-3, ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
 const part = /(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)/y;
@@ -16,7 +17,7 @@ export function parseDuration(text: string): number {
   while (part.lastIndex < body.length) {
     const match = part.exec(body);
     if (match === null) return fail();
-    total += Number(match[1]) * (unitMs[match[2] ?? ''] ?? 0);
+    total += Number(match[1]) * (ownValue(unitMs, match[2] ?? '') ?? 0);
   }
   return body === '' ? fail() : sign * total;
 }

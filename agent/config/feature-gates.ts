@@ -1,4 +1,5 @@
 import { AgentError } from '../base/errors.ts';
+import { ownValue } from '../base/own.ts';
 
 /** Where a gate stands in Kubernetes 1.36. */
 export interface FeatureGate {
@@ -305,7 +306,12 @@ export function checkFeatureGates(gates: Readonly<Record<string, boolean>>): str
       const fixed = Object.keys(facts).filter((key) => {
         const gate = featureGate(key);
         return (
-          gate?.stage === stage && gate.node && !gate.locked && gate.default !== value && gates[key] === undefined && !honoured.has(key)
+          gate?.stage === stage &&
+          gate.node &&
+          !gate.locked &&
+          gate.default !== value &&
+          ownValue(gates, key) === undefined &&
+          !honoured.has(key)
         );
       });
       if (fixed.length > 0) problems.push(`feature gate ${name}=${value} is not supported yet: it would change ${fixed.join(', ')}`);

@@ -1,5 +1,6 @@
 import { isIP } from 'node:net';
 import { AgentError, messageOf } from '../base/errors.ts';
+import { ownValue, setOwn } from '../base/own.ts';
 import { parseQuantity } from '../model/quantity.ts';
 import { parseDuration } from './duration.ts';
 import type { KubeletField } from './kubelet-configuration.ts';
@@ -416,7 +417,7 @@ function parseValue(flag: Flag, text: string, before: FlagValue | undefined): Fl
       const gates: Record<string, boolean> = { ...(before as Record<string, boolean> | undefined) };
       for (const [name, value] of Object.entries(pairs(text, '=', 'malformed pair, expect string=bool'))) {
         try {
-          gates[name] = parseBool(value);
+          setOwn(gates, name, parseBool(value));
         } catch (error) {
           throw new AgentError('InvalidFlag', `invalid value of ${name}: ${value}, err: ${messageOf(error)}`, { cause: error });
         }
@@ -427,7 +428,7 @@ function parseValue(flag: Flag, text: string, before: FlagValue | undefined): Fl
       const labels: Record<string, string> = { ...(before as Record<string, string> | undefined) };
       for (const item of text.split(',').filter((part) => part !== '')) {
         const at = item.indexOf('=');
-        labels[(at < 0 ? item : item.slice(0, at)).trim()] = at < 0 ? '' : item.slice(at + 1).trim();
+        setOwn(labels, (at < 0 ? item : item.slice(0, at)).trim(), at < 0 ? '' : item.slice(at + 1).trim());
       }
       return labels;
     }
@@ -439,7 +440,7 @@ function parseValue(flag: Flag, text: string, before: FlagValue | undefined): Fl
         const at = item.indexOf(':');
         if (at < 0) throw invalid('malformed pair, expect string:string');
         const name = item.slice(0, at).trim();
-        headers[name] = [...(headers[name] ?? []), item.slice(at + 1).trim()];
+        setOwn(headers, name, [...(ownValue(headers, name) ?? []), item.slice(at + 1).trim()]);
       }
       return headers;
     }
@@ -465,7 +466,7 @@ function pairs(text: string, separator: string, problem: string): Record<string,
     if (item === '') continue;
     const at = item.indexOf(separator);
     if (at < 0) throw invalid(problem);
-    map[item.slice(0, at).trim()] = item.slice(at + 1).trim();
+    setOwn(map, item.slice(0, at).trim(), item.slice(at + 1).trim());
   }
   return map;
 }

@@ -3,6 +3,7 @@ import path from 'node:path';
 import { parseDocument } from 'yaml';
 import * as z from 'zod';
 import { AgentError, messageOf } from '../base/errors.ts';
+import { ownValue, setOwn } from '../base/own.ts';
 import { parseQuantity } from '../model/quantity.ts';
 import { formatDuration, parseDuration } from './duration.ts';
 import { checkFeatureGates, gateEnabled } from './feature-gates.ts';
@@ -600,7 +601,7 @@ export function mergePatch(target: unknown, patch: unknown): unknown {
   const merged: Record<string, unknown> = isObject(target) ? { ...target } : {};
   for (const [key, value] of Object.entries(patch)) {
     if (value === null) delete merged[key];
-    else merged[key] = mergePatch(merged[key], value);
+    else setOwn(merged, key, mergePatch(ownValue(merged, key), value));
   }
   return merged;
 }
@@ -917,7 +918,7 @@ function checkReserved(kc: KubeletConfiguration): string[] {
     else if (!isPositiveDuration(value)) problems.push(`evictionSoftGracePeriod.${signal}: "${value}" is no duration that is not negative`);
   }
   for (const signal of Object.keys(kc.evictionSoft)) {
-    if (kc.evictionSoftGracePeriod[signal] === undefined)
+    if (ownValue(kc.evictionSoftGracePeriod, signal) === undefined)
       problems.push(`grace period must be specified for the soft eviction threshold ${signal}`);
   }
   const seen = new Set<string>();

@@ -1,4 +1,5 @@
 import type { Device as ToldDevice } from '../../cri-protos/generated/device-plugin.ts';
+import { setOwn } from '../base/own.ts';
 import { isExtendedResource } from '../model/resources.ts';
 
 /** A device as its plugin tells of it. */
@@ -73,8 +74,8 @@ export function amountsOf(offers: ReadonlyMap<string, Offer>, now: number): Devi
   for (const [resource, offer] of offers) {
     if (offer.devices === undefined) continue;
     const devices = isExpired(offer, now) ? [] : [...offer.devices.values()];
-    capacity[resource] = String(devices.length);
-    allocatable[resource] = String(devices.filter(({ healthy }) => healthy).length);
+    setOwn(capacity, resource, String(devices.length));
+    setOwn(allocatable, resource, String(devices.filter(({ healthy }) => healthy).length));
   }
   return { capacity, allocatable };
 }

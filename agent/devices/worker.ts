@@ -2,6 +2,7 @@ import type { ContainerAllocateResponse, DevicePluginOptions, Device as ToldDevi
 import type { Clock } from '../base/clock.ts';
 import { AgentError, messageOf } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
+import { ownValue, setOwn } from '../base/own.ts';
 import type { Container, ResourceStatus } from '../model/generated/api.ts';
 import type { AgentNode, AgentPod } from '../model/pod.ts';
 import { parseQuantity } from '../model/quantity.ts';
@@ -344,7 +345,7 @@ export async function startDevices(options: DevicesOptions): Promise<Devices> {
       const allocatable: Record<string, string> = { ...node.status?.allocatable };
       for (const resource of new Set([...grants.values()].flat().map((grant) => grant.resource))) {
         const inUse = takenDevices(grants, resource).size;
-        if (parseQuantity(allocatable[resource] ?? '0') < inUse) allocatable[resource] = String(inUse);
+        if (parseQuantity(ownValue(allocatable, resource) ?? '0') < inUse) setOwn(allocatable, resource, String(inUse));
       }
       return { ...node, status: { ...node.status, allocatable } };
     },

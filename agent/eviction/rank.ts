@@ -1,4 +1,5 @@
 import { unreachable } from '../base/errors.ts';
+import { ownValue } from '../base/own.ts';
 import type { AgentPod } from '../model/pod.ts';
 import { parseQuantity } from '../model/quantity.ts';
 import { podRequests } from '../model/resources.ts';
@@ -52,7 +53,7 @@ function excessOf(
 ): { unknown: boolean; exceeds: boolean; above: number } {
   if (stats === undefined) return { unknown: true, exceeds: false, above: 0 };
   const requests = podRequests(pod);
-  const request = (name: string): number => (requests[name] === undefined ? 0 : parseQuantity(requests[name]));
+  const request = (name: string): number => parseQuantity(ownValue(requests, name) ?? '0');
   const resource = resourceOf(signal);
   switch (resource) {
     case 'memory': {

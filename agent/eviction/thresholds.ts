@@ -1,3 +1,4 @@
+import { ownValue } from '../base/own.ts';
 import { addQuantity, formatBinary, parseQuantity } from '../model/quantity.ts';
 
 /** What eviction looks at; the names are those of the configuration. */
@@ -69,12 +70,12 @@ export function thresholdsOf(settings: ThresholdSettings): Threshold[] {
     // These words alone: 100.0% is a threshold that is always met (pkg/kubelet/eviction parseThresholdStatement).
     if (text === '0%' || text === '100%') return [];
     const value = parseAmount(text);
-    const reclaim = settings.minimumReclaim[signal];
+    const reclaim = ownValue(settings.minimumReclaim, signal);
     const minReclaim = reclaim === undefined ? undefined : parseAmount(reclaim);
     return [{ signal: signal as Signal, value, graceMs, minReclaim }];
   };
   const hard = Object.entries(settings.hard).flatMap(([signal, text]) => parse(signal, text, 0));
-  const soft = Object.entries(settings.soft).flatMap(([signal, text]) => parse(signal, text, settings.softGraceMs[signal] ?? 0));
+  const soft = Object.entries(settings.soft).flatMap(([signal, text]) => parse(signal, text, ownValue(settings.softGraceMs, signal) ?? 0));
   const ofPods = settings.enforcePods
     ? hard.filter((t) => t.signal === 'memory.available').map((t): Threshold => ({ ...t, signal: 'allocatableMemory.available' }))
     : [];

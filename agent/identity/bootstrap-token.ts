@@ -1,5 +1,6 @@
 import { createHmac, timingSafeEqual } from 'node:crypto';
 import { AgentError } from '../base/errors.ts';
+import { ownValue } from '../base/own.ts';
 
 /** A bootstrap token: the id is public, the secret is not and appears in no message. */
 export interface BootstrapToken {
@@ -52,7 +53,7 @@ export type ClusterInfoVerdict =
 export function judgeClusterInfo(data: Readonly<Record<string, string>> | undefined, token: BootstrapToken): ClusterInfoVerdict {
   const kubeconfig = data?.kubeconfig;
   if (kubeconfig === undefined || kubeconfig === '') return { kind: 'noKubeconfig' };
-  const jws = data?.[`jws-kubeconfig-${token.id}`];
+  const jws = ownValue(data, `jws-kubeconfig-${token.id}`);
   if (jws === undefined || jws === '') return { kind: 'unknownToken' };
   return detachedSignatureIsValid(jws, kubeconfig, token) ? { kind: 'trusted', kubeconfig } : { kind: 'badSignature' };
 }

@@ -1,3 +1,4 @@
+import { ownValue } from '../base/own.ts';
 // Go's text form of durations: events print it, and configuration files are written in it.
 
 /** A duration as Go prints it after Truncate(time.Millisecond): "0s", "815ms", "1.203s", "1m2.5s", "2h0m0s". */
@@ -20,6 +21,6 @@ export function parseGoDuration(text: string): number | undefined {
   if (match === null) return undefined;
   let total = 0;
   for (const [, amount = '0', unit = ''] of (match[2] ?? '').matchAll(/(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)/g))
-    total += Number(amount) * (unitMs[unit] ?? 0);
+    total += Number(amount) * (ownValue(unitMs, unit) ?? 0);
   return match[1] === '-' ? -total : total;
 }

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { parse } from 'yaml';
 import * as z from 'zod';
 import { AgentError, messageOf } from '../base/errors.ts';
+import { ownValue, setOwn } from '../base/own.ts';
 import type { ServiceAccount } from '../model/generated/api.ts';
 import { type DockerConfig, matchesImage, parseSchemeless } from './credentials.ts';
 import { parseGoDuration } from './go-duration.ts';
@@ -142,11 +143,11 @@ export function providesFor(provider: CredentialProvider, repository: string): b
 /** The annotations a plugin wants of a service account; undefined when a required one is missing: the plugin is then not asked. */
 export function wantedAnnotations(tokens: TokenAttributes, account: ServiceAccount): Record<string, string> | undefined {
   const there = account.metadata?.annotations ?? {};
-  if (tokens.requiredAnnotations.some((key) => there[key] === undefined)) return undefined;
+  if (tokens.requiredAnnotations.some((key) => ownValue(there, key) === undefined)) return undefined;
   const wanted: Record<string, string> = {};
   for (const key of [...tokens.requiredAnnotations, ...tokens.optionalAnnotations]) {
-    const value = there[key];
-    if (value !== undefined) wanted[key] = value;
+    const value = ownValue(there, key);
+    if (value !== undefined) setOwn(wanted, key, value);
   }
   return wanted;
 }

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { AgentError } from '../base/errors.ts';
+import { ownValue } from '../base/own.ts';
 import { withoutTagAndDigest } from '../model/image-name.ts';
 import type { Credential } from './credentials.ts';
 
@@ -133,7 +134,7 @@ export function judgeAccess(
 ): AccessVerdict {
   if (!needsVerification(policy, image, record !== undefined || hasIntent)) return 'allowed';
   const name = withoutTagAndDigest(image);
-  const known = name === undefined ? undefined : record?.credentialMapping[name];
+  const known = name === undefined ? undefined : ownValue(record?.credentialMapping, name);
   if (known === undefined) return 'mustPull';
   if (known.nodePodsAccessible === true) return 'allowed';
   return (known.kubernetesSecrets ?? []).length + (known.kubernetesServiceAccounts ?? []).length === 0 ? 'mustPull' : 'needsCredentials';
@@ -148,7 +149,7 @@ export function matchCredentials(
   record: PulledRecord,
   credentials: readonly Credential[],
 ): { allowed: boolean; remember?: PulledBy | undefined } {
-  const known = record.credentialMapping[withoutTagAndDigest(image) ?? image];
+  const known = ownValue(record.credentialMapping, withoutTagAndDigest(image) ?? image);
   if (known === undefined) return { allowed: false };
   const secrets = known.kubernetesSecrets ?? [];
   for (const { source, hash } of credentials) {
@@ -201,7 +202,7 @@ export function mergePulled(
   const write = (mapping: Record<string, PulledBy>): PulledRecord => ({ imageRef, lastUpdatedTime, credentialMapping: mapping });
   if (record === undefined) return write(by === undefined ? {} : { [name]: by });
   if (by === undefined) return undefined;
-  const known = record.credentialMapping[name];
+  const known = ownValue(record.credentialMapping, name);
   if (known === undefined) return write({ ...record.credentialMapping, [name]: by });
   if (known.nodePodsAccessible === true) return undefined;
   const merged = mergeInto(known, by);

@@ -1,4 +1,5 @@
 import { AgentError } from '../base/errors.ts';
+import { ownValue } from '../base/own.ts';
 
 // Suffixes of resource quantities (k8s.io/apimachinery/pkg/api/resource): binary ones are powers of 1024, decimal ones of 1000.
 const binary: Record<string, bigint> = { Ki: 1n << 10n, Mi: 1n << 20n, Gi: 1n << 30n, Ti: 1n << 40n, Pi: 1n << 50n, Ei: 1n << 60n };
@@ -14,9 +15,9 @@ function parseNano(text: string | number): bigint {
   const [whole = '', fraction = ''] = digits.split('.');
   let numerator = BigInt(whole + fraction);
   let denominator = 10n ** BigInt(fraction.length);
-  if (binarySuffix !== undefined) numerator *= binary[binarySuffix] ?? 1n;
+  if (binarySuffix !== undefined) numerator *= ownValue(binary, binarySuffix) ?? 1n;
   else {
-    const exponent = exponentText !== undefined ? Number(exponentText) : (decimalExponent[decimalSuffix ?? ''] ?? 0);
+    const exponent = exponentText !== undefined ? Number(exponentText) : (ownValue(decimalExponent, decimalSuffix ?? '') ?? 0);
     if (exponent >= 0) numerator *= 10n ** BigInt(exponent);
     else denominator *= 10n ** BigInt(-exponent);
   }
@@ -84,7 +85,7 @@ function formatNano(value: bigint, preferBinary: boolean): string {
   if (preferBinary && abs % nano === 0n) {
     const whole = abs / nano;
     for (const suffix of ['Ei', 'Pi', 'Ti', 'Gi', 'Mi', 'Ki']) {
-      const unit = binary[suffix] ?? 1n;
+      const unit = ownValue(binary, suffix) ?? 1n;
       if (whole % unit === 0n) return `${sign}${whole / unit}${suffix}`;
     }
     return `${sign}${whole}`;

@@ -1,3 +1,4 @@
+import { ownValue, setOwn } from '../base/own.ts';
 import type { Container, ResourceRequirements } from './generated/api.ts';
 import { type AgentPod, isSidecar } from './pod.ts';
 import { addQuantity, compareQuantity } from './quantity.ts';
@@ -8,13 +9,19 @@ export type ResourceList = Record<string, string>;
 /** Adds two lists name by name. */
 function addResources(a: ResourceList, b: ResourceList): ResourceList {
   const sum: ResourceList = { ...a };
-  for (const [name, value] of Object.entries(b)) sum[name] = sum[name] === undefined ? value : addQuantity(sum[name], value);
+  for (const [name, value] of Object.entries(b)) {
+    const before = ownValue(sum, name);
+    setOwn(sum, name, before === undefined ? value : addQuantity(before, value));
+  }
   return sum;
 }
 
 function maxResources(a: ResourceList, b: ResourceList): ResourceList {
   const max: ResourceList = { ...a };
-  for (const [name, value] of Object.entries(b)) if (max[name] === undefined || compareQuantity(value, max[name]) > 0) max[name] = value;
+  for (const [name, value] of Object.entries(b)) {
+    const before = ownValue(max, name);
+    if (before === undefined || compareQuantity(value, before) > 0) setOwn(max, name, value);
+  }
   return max;
 }
 
@@ -36,7 +43,7 @@ function podTotal(pod: Pick<AgentPod, 'spec'>, of: (resources: ResourceRequireme
   }
   total = maxResources(total, initPeak);
   for (const [name, value] of Object.entries(of(pod.spec.resources))) {
-    if (name === 'cpu' || name === 'memory' || name.startsWith('hugepages-')) total[name] = value;
+    if (name === 'cpu' || name === 'memory' || name.startsWith('hugepages-')) setOwn(total, name, value);
   }
   return total;
 }
@@ -52,7 +59,8 @@ export function podLimits(pod: Pick<AgentPod, 'spec'>, options: { withOverhead?:
   const total = podTotal(pod, (r) => r?.limits ?? {});
   if (options.withOverhead === false) return total;
   for (const [name, overhead] of Object.entries(pod.spec.overhead ?? {})) {
-    if (total[name] !== undefined && compareQuantity(total[name], '0') > 0) total[name] = addQuantity(total[name], overhead);
+    const limit = ownValue(total, name);
+    if (limit !== undefined && compareQuantity(limit, '0') > 0) setOwn(total, name, addQuantity(limit, overhead));
   }
   return total;
 }
@@ -67,7 +75,7 @@ export function podLimitDeclared(pod: AgentPod, resource: 'cpu' | 'memory'): boo
 }
 
 export function requestOf(container: Container, resource: string): string | undefined {
-  return container.resources?.requests?.[resource];
+  return ownValue(container.resources?.requests, resource);
 }
 
 /** True for resources that someone else advertises on the node: named with a domain that is not Kubernetes' own. */

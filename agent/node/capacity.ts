@@ -1,3 +1,4 @@
+import { ownValue, setOwn } from '../base/own.ts';
 import type { MachineFacts } from '../drivers/proc/machine.ts';
 import { addQuantity, compareQuantity, formatBinary, formatMilli, parseQuantity, subtractQuantity } from '../model/quantity.ts';
 
@@ -64,8 +65,8 @@ export function reservationOf(capacity: Amounts, config: ReservationConfig): Rec
   };
   const reserved: Record<string, string> = {};
   for (const name of Object.keys(capacity)) {
-    const parts = [system[name], kube[name], eviction[name]].filter((part) => part !== undefined);
-    if (parts.length > 0) reserved[name] = parts.reduce(addQuantity, '0');
+    const parts = [ownValue(system, name), ownValue(kube, name), ownValue(eviction, name)].filter((part) => part !== undefined);
+    if (parts.length > 0) setOwn(reserved, name, parts.reduce(addQuantity, '0'));
   }
   return reserved;
 }
@@ -85,8 +86,8 @@ function thresholdAmount(threshold: string | undefined, capacity: string | undef
 export function allocatableOf(capacity: Amounts, reserved: Amounts): Record<string, string> {
   const allocatable: Record<string, string> = {};
   for (const [name, amount] of Object.entries(capacity)) {
-    const take = reserved[name];
-    allocatable[name] = take === undefined ? amount : less(amount, take);
+    const take = ownValue(reserved, name);
+    setOwn(allocatable, name, take === undefined ? amount : less(amount, take));
   }
   for (const [name, amount] of Object.entries(capacity))
     if (name.startsWith('hugepages-') && allocatable.memory !== undefined) allocatable.memory = less(allocatable.memory, amount);

@@ -1,3 +1,4 @@
+import { ownValue, setOwn } from '../base/own.ts';
 import type { Node, NodeStatus } from '../model/generated/api.ts';
 
 /**
@@ -47,13 +48,13 @@ function objectPatch(before: object, after: object): Record<string, unknown> | u
   const old = before as Record<string, unknown>;
   const patch: Record<string, unknown> = {};
   for (const [key, value] of Object.entries(after)) {
-    const was = old[key];
+    const was = ownValue(old, key);
     if (equal(was, value)) continue;
     const inner = isObject(was) && isObject(value) ? objectPatch(was, value) : value;
-    if (inner !== undefined) patch[key] = inner;
+    if (inner !== undefined) setOwn(patch, key, inner);
   }
   for (const [key, value] of Object.entries(old))
-    if (!isEmpty(value) && (after as Record<string, unknown>)[key] === undefined) patch[key] = null;
+    if (!isEmpty(value) && ownValue(after as Record<string, unknown>, key) === undefined) setOwn(patch, key, null);
   return Object.keys(patch).length === 0 ? undefined : patch;
 }
 
@@ -74,6 +75,7 @@ function isEmpty(value: unknown): boolean {
 function equal(a: unknown, b: unknown): boolean {
   if (a === b || (isEmpty(a) && isEmpty(b))) return true;
   if (Array.isArray(a) && Array.isArray(b)) return a.length === b.length && a.every((item, i) => equal(item, b[i]));
-  if (isObject(a) && isObject(b)) return [...new Set([...Object.keys(a), ...Object.keys(b)])].every((key) => equal(a[key], b[key]));
+  if (isObject(a) && isObject(b))
+    return [...new Set([...Object.keys(a), ...Object.keys(b)])].every((key) => equal(ownValue(a, key), ownValue(b, key)));
   return false;
 }

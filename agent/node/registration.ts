@@ -1,3 +1,4 @@
+import { ownValue, setOwn } from '../base/own.ts';
 import type { Node, NodeStatus, Taint } from '../model/generated/api.ts';
 import type { AgentNode } from '../model/pod.ts';
 import { sameQuantity } from '../model/quantity.ts';
@@ -82,10 +83,10 @@ const followedLabels = [
 export function reconcileNode(initial: AgentNode, existing: AgentNode, resetExtendedResources: boolean): AgentNode {
   const labels: Record<string, string> = { ...existing.metadata.labels };
   for (const name of followedLabels) {
-    const wanted = initial.metadata.labels?.[name];
+    const wanted = ownValue(initial.metadata.labels, name);
     if (wanted === undefined) continue;
     if (wanted === '') delete labels[name];
-    else labels[name] = wanted;
+    else setOwn(labels, name, wanted);
   }
   const annotations: Record<string, string> = { ...existing.metadata.annotations };
   const attach = initial.metadata.annotations?.[attachDetachAnnotation];
@@ -97,10 +98,10 @@ export function reconcileNode(initial: AgentNode, existing: AgentNode, resetExte
     const wanted = initial.status?.[field] ?? {};
     const amounts: Record<string, string> = { ...(existing.status?.[field] ?? wanted) };
     for (const [name, amount] of Object.entries(amounts)) {
-      if (name.startsWith('hugepages-') && wanted[name] === undefined) delete amounts[name];
-      else if (resetExtendedResources && isExtendedResource(name) && !sameQuantity(amount, '0')) amounts[name] = '0';
+      if (name.startsWith('hugepages-') && ownValue(wanted, name) === undefined) delete amounts[name];
+      else if (resetExtendedResources && isExtendedResource(name) && !sameQuantity(amount, '0')) setOwn(amounts, name, '0');
     }
-    for (const [name, amount] of Object.entries(wanted)) if (name.startsWith('hugepages-')) amounts[name] = amount;
+    for (const [name, amount] of Object.entries(wanted)) if (name.startsWith('hugepages-')) setOwn(amounts, name, amount);
     status[field] = amounts;
   }
   return { ...existing, metadata: { ...existing.metadata, labels, annotations }, status };

@@ -1,4 +1,5 @@
 import type { Image, StatusResponse } from '../../cri-protos/generated/cri.ts';
+import { ownValue } from '../base/own.ts';
 import type { MachineFacts } from '../drivers/proc/machine.ts';
 import type { ContainerImage, NodeAddress, NodeCondition, NodeStatus } from '../model/generated/api.ts';
 import { isExtendedResource } from '../model/resources.ts';
@@ -205,7 +206,7 @@ function readyProblems(input: StatusInput, status: NodeStatus): string[] {
   else if (network !== undefined) problems.push(`container runtime network not ready: ${network}`);
   problems.push(...input.problems);
   const required = ['cpu', 'memory', 'pods', ...(input.config.localStorageCapacityIsolation ? ['ephemeral-storage'] : [])];
-  const missing = required.filter((name) => status.capacity?.[name] === undefined);
+  const missing = required.filter((name) => ownValue(status.capacity, name) === undefined);
   if (missing.length > 0) problems.push(`missing node capacity for resources: ${missing.join(', ')}`);
   return problems;
 }

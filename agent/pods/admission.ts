@@ -1,8 +1,9 @@
-import type { NodeSelectorRequirement, NodeSelectorTerm } from '../model/generated/api.ts';
+import { ownValue } from '../base/own.ts';
 import { type AgentNode, type AgentPod, containersOf, isStaticPod } from '../model/pod.ts';
 import { isCriticalPod } from '../model/priority.ts';
 import { compareQuantity, parseMilli, parseQuantity } from '../model/quantity.ts';
 import { podRequests, type ResourceList } from '../model/resources.ts';
+import { matchesNode } from './node-affinity.ts';
 import { choosePreempted, shortfallText } from './preemption.ts';
 import { appArmorProfileOf } from './security.ts';
 import { sysctlName } from './sysctl-name.ts';
@@ -88,7 +89,7 @@ function sysctlRejection({ pod, allowedUnsafeSysctls, kernelVersion }: Admission
   const [major = 0, minor = 0] = kernelVersion.split('.').map((part) => Number.parseInt(part, 10));
   for (const { name: raw } of pod.spec.securityContext?.sysctls ?? []) {
     const name = sysctlName(raw);
-    const since = Object.hasOwn(safeSysctls, name) ? safeSysctls[name] : undefined;
+    const since = ownValue(safeSysctls, name);
     const safe = since !== undefined && (major > since[0] || (major === since[0] && minor >= since[1]));
     const listed = allowedUnsafeSysctls.some((a) => {
       const allowed = sysctlName(a);
@@ -146,11 +147,8 @@ function supplementalGroupsRejection(pod: AgentPod, node: AgentNode): Rejection 
 }
 
 function nodeRejection(pod: AgentPod, node: AgentNode): Rejection | undefined {
-  const labels = node.metadata.labels ?? {};
-  const affinity = { reason: 'NodeAffinity', message: "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector" };
-  for (const [key, value] of Object.entries(pod.spec.nodeSelector ?? {})) if (labels[key] !== value) return affinity;
-  const required = pod.spec.affinity?.nodeAffinity?.requiredDuringSchedulingIgnoredDuringExecution;
-  if (required !== undefined && !required.nodeSelectorTerms.some((term) => matchesTerm(term, labels, node.metadata.name))) return affinity;
+  if (!matchesNode(pod, node))
+    return { reason: 'NodeAffinity', message: "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector" };
   // A static pod is this node's own: no taint keeps it away.
   if (isStaticPod(pod)) return undefined;
   // Only NoExecute taints bind pods that are bound already: static pods and those of a scheduler that raced the taint.
@@ -168,36 +166,6 @@ function nodeRejection(pod: AgentPod, node: AgentNode): Rejection | undefined {
     return { reason: 'TaintToleration', message: `Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate` };
   }
   return undefined;
-}
-
-function matchesTerm(term: NodeSelectorTerm, labels: Record<string, string>, nodeName: string): boolean {
-  const expressions = term.matchExpressions ?? [];
-  const fields = term.matchFields ?? [];
-  if (expressions.length === 0 && fields.length === 0) return false;
-  return (
-    expressions.every((e) => matchesRequirement(e, labels[e.key])) &&
-    fields.every((f) => matchesRequirement(f, f.key === 'metadata.name' ? nodeName : undefined))
-  );
-}
-
-function matchesRequirement(requirement: NodeSelectorRequirement, value: string | undefined): boolean {
-  const values = requirement.values ?? [];
-  switch (requirement.operator) {
-    case 'In':
-      return value !== undefined && values.includes(value);
-    case 'NotIn':
-      return value === undefined || !values.includes(value);
-    case 'Exists':
-      return value !== undefined;
-    case 'DoesNotExist':
-      return value === undefined;
-    case 'Gt':
-      return value !== undefined && Number(value) > Number(values[0]);
-    case 'Lt':
-      return value !== undefined && Number(value) < Number(values[0]);
-    default:
-      return false;
-  }
 }
 
 function hostPorts(pod: AgentPod): { ip: string; port: number; protocol: string }[] {
@@ -242,10 +210,10 @@ function resourceShortages(pod: AgentPod, active: readonly AgentPod[], node: Age
   const held = active.map((p) => podRequests(p));
   for (const [resource, amount] of Object.entries(requests)) {
     // An extended resource that the node does not advertise is not the node's: a device or claim of somebody else's. All else it would advertise.
-    const capacity = allocatable[resource] ?? (resource.includes('/') || allocatable.cpu === undefined ? undefined : '0');
+    const capacity = ownValue(allocatable, resource) ?? (resource.includes('/') || allocatable.cpu === undefined ? undefined : '0');
     if (capacity === undefined || compareQuantity(amount, '0') === 0) continue;
     const parse = resource === 'cpu' ? parseMilli : parseQuantity;
-    const used = held.reduce((sum, list) => sum + (list[resource] === undefined ? 0 : parse(list[resource])), 0);
+    const used = held.reduce((sum, list) => sum + parse(ownValue(list, resource) ?? '0'), 0);
     if (used + parse(amount) > parse(capacity)) shortages.push({ resource, requested: parse(amount), used, capacity: parse(capacity) });
   }
   return shortages;

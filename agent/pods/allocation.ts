@@ -1,3 +1,4 @@
+import { ownValue, setOwn } from '../base/own.ts';
 import type { Container, PodCondition, ResourceRequirements } from '../model/generated/api.ts';
 import { type AgentPod, isSidecar } from '../model/pod.ts';
 import { qosClassOf } from '../model/qos.ts';
@@ -52,7 +53,7 @@ export function allocationOf(pod: AgentPod): Allocation {
 export function withAllocation(pod: AgentPod, allocation: Allocation | undefined): AgentPod {
   if (allocation === undefined) return pod;
   const replaced = (c: Container): Container => {
-    const own = Object.hasOwn(allocation.containers, c.name) ? allocation.containers[c.name] : undefined;
+    const own = ownValue(allocation.containers, c.name);
     return own === undefined || sameResources(own, c.resources) ? c : { ...c, resources: own };
   };
   const { resources, ...rest } = pod.spec;
@@ -81,7 +82,11 @@ export function withAllocation(pod: AgentPod, allocation: Allocation | undefined
 export function sameResources(a: ResourceRequirements | undefined, b: ResourceRequirements | undefined): boolean {
   const same = (x: Record<string, string> = {}, y: Record<string, string> = {}): boolean => {
     const names = Object.keys(x);
-    return names.length === Object.keys(y).length && names.every((n) => y[n] !== undefined && sameQuantity(x[n] ?? '0', y[n]));
+    const sameEntry = (name: string): boolean => {
+      const other = ownValue(y, name);
+      return other !== undefined && sameQuantity(ownValue(x, name) ?? '0', other);
+    };
+    return names.length === Object.keys(y).length && names.every(sameEntry);
   };
   return a === b || (same(a?.requests, b?.requests) && same(a?.limits, b?.limits));
 }
@@ -93,9 +98,9 @@ export function effectiveResources(
 ): ResourceRequirements {
   const limits = { ...own?.limits };
   for (const name of ['cpu', 'memory']) {
-    const fallback = podLevel?.limits?.[name];
-    if (fallback !== undefined && compareQuantity(limits[name] ?? '0', '0') === 0 && compareQuantity(fallback, '0') > 0)
-      limits[name] = fallback;
+    const fallback = ownValue(podLevel?.limits, name);
+    if (fallback !== undefined && compareQuantity(ownValue(limits, name) ?? '0', '0') === 0 && compareQuantity(fallback, '0') > 0)
+      setOwn(limits, name, fallback);
   }
   return { ...own, limits };
 }
@@ -142,7 +147,7 @@ export function resizeOf(
   const containers: ContainerResize[] = [];
   for (const container of [...(pod.spec.initContainers ?? []), ...pod.spec.containers]) {
     const latest = latestContainer(runtime, container.name);
-    const had = actuated?.containers[container.name];
+    const had = ownValue(actuated?.containers, container.name);
     if (latest?.state !== 'running' || had === undefined) continue;
     const from = containerSize(had, actuated?.pod);
     const to = containerSize(container.resources, pod.spec.resources);
@@ -204,15 +209,15 @@ export function heldPod(pod: AgentPod, actuated: Allocation | undefined, runtime
   const more = (a: ResourceRequirements | undefined, b: ResourceRequirements | undefined): ResourceRequirements => {
     const requests = { ...a?.requests };
     for (const name of ['cpu', 'memory']) {
-      const other = b?.requests?.[name];
-      if (other !== undefined && compareQuantity(other, requests[name] ?? '0') > 0) requests[name] = other;
+      const other = ownValue(b?.requests, name);
+      if (other !== undefined && compareQuantity(other, ownValue(requests, name) ?? '0') > 0) setOwn(requests, name, other);
     }
     return { ...a, requests };
   };
   const containers: Record<string, ResourceRequirements> = {};
   for (const c of [...(pod.spec.initContainers ?? []), ...pod.spec.containers]) {
-    const had = actuated.containers[c.name];
-    if (had !== undefined && latestContainer(runtime, c.name)?.state === 'running') containers[c.name] = more(c.resources, had);
+    const had = ownValue(actuated.containers, c.name);
+    if (had !== undefined && latestContainer(runtime, c.name)?.state === 'running') setOwn(containers, c.name, more(c.resources, had));
   }
   const podLevel = pod.spec.resources === undefined ? undefined : more(pod.spec.resources, actuated.pod);
   return withAllocation(pod, { containers, pod: podLevel });

@@ -1,11 +1,20 @@
+import { countProcessSize, longestArgumentBytes, tooLong } from './env-limits.ts';
+
 // `$(NAME)` references in env values, commands, arguments and subPathExpr (k8s.io/kubernetes/third_party/forked/golang/expansion).
 
 /**
  * Replaces each `$(NAME)` by what `lookup` says; `undefined` leaves the reference as it stands. `$$` is a plain `$`, so `$$(NAME)` stays `$(NAME)`;
- * a `$` before anything else, or a reference that is never closed, stays too.
+ * a `$` before anything else, or a reference that is never closed, stays too. Throws AgentError CreateContainerConfigError, which names `what`, as soon as the
+ * result is longer than `mostBytes`.
  */
-export function expand(text: string, lookup: (name: string) => string | undefined): string {
+export function expand(
+  text: string,
+  lookup: (name: string) => string | undefined,
+  mostBytes = longestArgumentBytes,
+  what = 'an argument of the command',
+): string {
   let result = '';
+  let replacedBytes = 0;
   for (let i = 0; i < text.length; i++) {
     const char = text[i];
     const next = text[i + 1];
@@ -21,7 +30,10 @@ export function expand(text: string, lookup: (name: string) => string | undefine
         i++;
       } else {
         const name = text.slice(i + 2, end);
-        result += lookup(name) ?? `$(${name})`;
+        const value = lookup(name);
+        replacedBytes += value === undefined ? 0 : Buffer.byteLength(value);
+        if (replacedBytes > mostBytes) throw tooLong(what);
+        result += value ?? `$(${name})`;
         i = end;
       }
     } else {
@@ -29,16 +41,22 @@ export function expand(text: string, lookup: (name: string) => string | undefine
       i++;
     }
   }
+  if (Buffer.byteLength(result) > mostBytes) throw tooLong(what);
   return result;
 }
 
-/** Expands every element against a container's final environment: its command, or its args. */
+/** Expands every element against a container's final environment: its command, or its args. Throws AgentError CreateContainerConfigError for too long ones. */
 export function expandAll(
   texts: readonly string[] | undefined,
   envs: Iterable<{ readonly name: string; readonly value: string }>,
 ): string[] {
   const values = new Map([...envs].map((env) => [env.name, env.value]));
-  return (texts ?? []).map((text) => expand(text, (name) => values.get(name)));
+  const size = countProcessSize();
+  return (texts ?? []).map((text) => {
+    const argument = expand(text, (name) => values.get(name));
+    size.addArgument(argument);
+    return argument;
+  });
 }
 
 /** Expands a subPathExpr; every name must have a value, and those that have none are told. */
@@ -48,10 +66,11 @@ export function expandSubPath(
 ): { readonly path: string; readonly missing: readonly string[] } {
   const values = new Map([...envs].map((env) => [env.name, env.value]));
   const missing: string[] = [];
-  const path = expand(expression, (name) => {
+  const lookup = (name: string): string => {
     const value = values.get(name) ?? '';
     if (value === '') missing.push(name);
     return value;
-  });
+  };
+  const path = expand(expression, lookup, longestArgumentBytes, 'a subPathExpr');
   return { path, missing };
 }

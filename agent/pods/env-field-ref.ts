@@ -1,4 +1,5 @@
 import { AgentError } from '../base/errors.ts';
+import { ownValue } from '../base/own.ts';
 import type { Container, ObjectFieldSelector, ResourceFieldSelector } from '../model/generated/api.ts';
 import type { AgentPod } from '../model/pod.ts';
 import { parseMilli, quantityOver } from '../model/quantity.ts';
@@ -91,11 +92,6 @@ export function objectFieldValue(pod: AgentPod, field: string): string {
   }
 }
 
-/** An entry of an object that came as JSON: `constructor` is a key like any other, and not there unless somebody set it. */
-export function ownValue(map: Readonly<Record<string, string>> | undefined, key: string): string | undefined {
-  return map !== undefined && Object.hasOwn(map, key) ? map[key] : undefined;
-}
-
 function knownField(ref: ObjectFieldSelector): string {
   if ((ref.apiVersion ?? 'v1') !== 'v1') throw new AgentError('InvalidField', `unsupported pod version: ${ref.apiVersion}`);
   const { path, subscript } = splitSubscript(ref.fieldPath);
@@ -126,7 +122,7 @@ function checkKey(field: string, key: string): void {
 function formatMap(map: Record<string, string>): string {
   return Object.keys(map)
     .sort()
-    .map((key) => `${key}=${goQuote(map[key] ?? '')}`)
+    .map((key) => `${key}=${goQuote(ownValue(map, key) ?? '')}`)
     .join('\n');
 }
 
@@ -147,7 +143,7 @@ function goQuote(text: string): string {
   let quoted = '"';
   for (const char of text) {
     const code = char.codePointAt(0) ?? 0;
-    const escaped = goEscapes[char];
+    const escaped = ownValue(goEscapes, char);
     if (escaped !== undefined) quoted += escaped;
     else if (/[\p{L}\p{M}\p{N}\p{P}\p{S} ]/u.test(char)) quoted += char;
     else if (code < 0x80) quoted += `\\x${code.toString(16).padStart(2, '0')}`;
@@ -175,7 +171,7 @@ export function resourceFieldValue(
   if (resource === undefined || (!known && !resource.startsWith('hugepages-'))) {
     throw new AgentError('InvalidField', `unsupported container resource : ${ref.resource}`);
   }
-  let value = (kind === 'limits' ? container.resources?.limits : container.resources?.requests)?.[resource];
+  let value = ownValue(kind === 'limits' ? container.resources?.limits : container.resources?.requests, resource);
   if (kind === 'limits' && known && (value === undefined || parseMilli(value) === 0)) {
     const podLimit = resource === 'ephemeral-storage' ? undefined : pod.spec.resources?.limits?.[resource];
     value =

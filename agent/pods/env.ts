@@ -1,9 +1,11 @@
 import { AgentError, messageOf } from '../base/errors.ts';
+import { ownValue } from '../base/own.ts';
 import type { ConfigMap, Container, EnvVarSource, Secret, Service } from '../model/generated/api.ts';
 import { type AgentPod, isStaticPod } from '../model/pod.ts';
 import type { ResourceList } from '../model/resources.ts';
 import { expand } from './env-expand.ts';
-import { envFieldValue, ownValue, type RuntimeFacts, resourceFieldValue } from './env-field-ref.ts';
+import { envFieldValue, type RuntimeFacts, resourceFieldValue } from './env-field-ref.ts';
+import { countProcessSize, longestValueBytes, variableName } from './env-limits.ts';
 
 export interface EnvVarValue {
   readonly name: string;
@@ -51,34 +53,38 @@ function build(inputs: EnvironmentInputs): EnvVarValue[] {
   }
   const services = serviceVariables(inputs.services ?? [], namespace, pod.spec.enableServiceLinks ?? true);
   const own = new Map<string, string>();
+  // Counted as they come, for a small manifest can ask for much.
+  const size = countProcessSize();
+  const set = (name: string, value: string): void => {
+    size.setVariable(name, value);
+    own.set(name, value);
+  };
   const objects = cachingLookup(inputs.objects, namespace);
 
   for (const source of container.envFrom ?? []) {
     const prefix = source.prefix ?? '';
     if (source.configMapRef !== undefined) {
       const found = objects.configMap(source.configMapRef.name ?? '', source.configMapRef.optional === true);
-      for (const [key, value] of Object.entries(found?.data ?? {})) own.set(prefix + key, value);
+      for (const [key, value] of Object.entries(found?.data ?? {})) set(prefix + key, value);
     } else if (source.secretRef !== undefined) {
       const found = objects.secret(source.secretRef.name ?? '', source.secretRef.optional === true);
-      for (const [key, value] of Object.entries(found?.data ?? {})) own.set(prefix + key, decode(value, key, found));
+      for (const [key, value] of Object.entries(found?.data ?? {})) set(prefix + key, decode(value, key, found));
     }
   }
   for (const variable of container.env ?? []) {
     const literal = variable.value ?? '';
     if (literal !== '') {
       // Variables declared before this one come first, then the Services'.
-      own.set(
-        variable.name,
-        expand(literal, (name) => own.get(name) ?? services.get(name)),
-      );
+      const lookup = (name: string): string | undefined => own.get(name) ?? services.get(name);
+      set(variable.name, expand(literal, lookup, longestValueBytes(variable.name), variableName(variable.name)));
     } else if (variable.valueFrom === undefined) {
-      own.set(variable.name, '');
+      set(variable.name, '');
     } else {
       const value = valueFrom(inputs, variable.valueFrom, objects);
-      if (value !== undefined) own.set(variable.name, value);
+      if (value !== undefined) set(variable.name, value);
     }
   }
-  for (const [name, value] of services) if (!own.has(name)) own.set(name, value);
+  for (const [name, value] of services) if (!own.has(name)) set(name, value);
   return [...own].map(([name, value]) => ({ name, value }));
 }
 
@@ -175,20 +181,21 @@ function serviceVariables(services: Iterable<Service>, namespace: string, links:
   return variables;
 }
 
-function variableName(name: string): string {
+function serviceVariableName(name: string): string {
   return name.toUpperCase().replaceAll('-', '_');
 }
 
 /** `NAME_SERVICE_HOST` and `NAME_SERVICE_PORT`, and the link variables that Docker once made (pkg/kubelet/envvars). */
 function addServiceVariables(variables: Map<string, string>, name: string, service: Service): void {
-  const prefix = variableName(name);
+  const prefix = serviceVariableName(name);
   const ip = service.spec?.clusterIP ?? '';
   const ports = service.spec?.ports ?? [];
   const [first] = ports;
   variables.set(`${prefix}_SERVICE_HOST`, ip);
   if (first !== undefined) variables.set(`${prefix}_SERVICE_PORT`, `${first.port}`);
   for (const port of ports) {
-    if (port.name !== undefined && port.name !== '') variables.set(`${prefix}_SERVICE_PORT_${variableName(port.name)}`, `${port.port}`);
+    if (port.name !== undefined && port.name !== '')
+      variables.set(`${prefix}_SERVICE_PORT_${serviceVariableName(port.name)}`, `${port.port}`);
   }
   for (const [i, port] of ports.entries()) {
     const protocol = port.protocol ?? 'TCP';

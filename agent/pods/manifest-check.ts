@@ -1,5 +1,6 @@
 import { isIP } from 'node:net';
 import { messageOf } from '../base/errors.ts';
+import { ownValue, setOwn } from '../base/own.ts';
 import type { Container, Pod, Probe } from '../model/generated/api.ts';
 import { compareQuantity, parseQuantity } from '../model/quantity.ts';
 import { podSchema } from './generated/pod-schema.ts';
@@ -24,7 +25,7 @@ function checkValue(value: unknown, type: string, at: string, problems: ShapePro
     problems.wrong.push(`${at || 'the document'}: must be ${expected}, not ${describe(value)}`);
     return value;
   };
-  const scalar = scalars[type];
+  const scalar = ownValue(scalars, type);
   if (scalar !== undefined) return scalar.is(value) ? (scalar.read?.(value) ?? value) : wrong(scalar.expected);
   if (type.endsWith('[]')) {
     if (!Array.isArray(value)) return wrong('a list');
@@ -34,16 +35,16 @@ function checkValue(value: unknown, type: string, at: string, problems: ShapePro
   if (!isMapping(value)) return wrong('a mapping');
   if (map !== undefined)
     return Object.fromEntries(Object.entries(value).map(([key, v]) => [key, checkValue(v, map, `${at}[${key}]`, problems)]));
-  const fields = podSchema[type] ?? {};
+  const fields = ownValue(podSchema, type) ?? {};
   const path = (field: string): string => (at === '' ? field : `${at}.${field}`);
   const result: Record<string, unknown> = {};
   for (const [field, inner] of Object.entries(value)) {
-    const fieldType = fields[field];
+    const fieldType = ownValue(fields, field);
     if (fieldType === undefined) problems.unknown.push(path(field));
-    else result[field] = checkValue(inner, fieldType.replace(/!$/, ''), path(field), problems);
+    else setOwn(result, field, checkValue(inner, fieldType.replace(/!$/, ''), path(field), problems));
   }
   for (const [field, fieldType] of Object.entries(fields))
-    if (fieldType.endsWith('!') && value[field] === undefined) problems.wrong.push(`${path(field)}: required`);
+    if (fieldType.endsWith('!') && ownValue(value, field) === undefined) problems.wrong.push(`${path(field)}: required`);
   return result;
 }
 
@@ -212,7 +213,7 @@ function checkContainer(
   }
   const { limits = {}, requests = {} } = container.resources ?? {};
   for (const [resource, request] of Object.entries(requests)) {
-    const limit = limits[resource];
+    const limit = ownValue(limits, resource);
     try {
       if (limit !== undefined && compareQuantity(request, limit) > 0)
         say(`${at}.resources.requests[${resource}]`, `${request} is more than the limit of ${limit}`);
@@ -263,14 +264,15 @@ export function apiReference(pod: Pod): { field: string; resource: string } | un
   if ((spec.resourceClaims ?? []).length > 0) return { field: 'spec.resourceClaims', resource: 'resourceclaims' };
   for (const [i, volume] of (spec.volumes ?? []).entries()) {
     const at = `spec.volumes[${i}]`;
-    for (const [kind, resource] of Object.entries(volumesOfTheApi)) if (kind in volume) return { field: `${at}.${kind}`, resource };
+    for (const [kind, resource] of Object.entries(volumesOfTheApi))
+      if (Object.hasOwn(volume, kind)) return { field: `${at}.${kind}`, resource };
     for (const kind of ['cephfs', 'cinder', 'flexVolume', 'iscsi', 'rbd', 'scaleIO', 'storageos'] as const) {
       const source = volume[kind];
       if (source?.secretRef !== undefined) return { field: `${at}.${kind}.secretRef`, resource: 'secrets' };
     }
     for (const [j, source] of (volume.projected?.sources ?? []).entries())
       for (const [kind, resource] of Object.entries(projectionsOfTheApi))
-        if (kind in source) return { field: `${at}.projected.sources[${j}].${kind}`, resource };
+        if (Object.hasOwn(source, kind)) return { field: `${at}.projected.sources[${j}].${kind}`, resource };
   }
   return undefined;
 }

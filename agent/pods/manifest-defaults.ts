@@ -1,3 +1,4 @@
+import { ownValue, setOwn } from '../base/own.ts';
 import type { Container, Pod, PodSpec, Probe, ResourceRequirements, Volume } from '../model/generated/api.ts';
 import { defaultPullPolicy } from '../model/image-name.ts';
 import { podLimits, podRequests, type ResourceList } from '../model/resources.ts';
@@ -28,13 +29,14 @@ function podResourceDefaults(given: ResourceRequirements, { resources: _, ...con
   if (Object.keys({ ...given.limits, ...given.requests }).length === 0) return given;
   const limits: ResourceList = { ...given.limits };
   for (const [name, amount] of Object.entries(podLimits({ spec: containersOnly }, { withOverhead: false })))
-    if (name.startsWith(hugePages) && limits[name] === undefined && given.requests?.[name] === undefined) limits[name] = amount;
+    if (name.startsWith(hugePages) && ownValue(limits, name) === undefined && ownValue(given.requests, name) === undefined)
+      setOwn(limits, name, amount);
   if (Object.keys(limits).length === 0) return given;
   const requests: ResourceList = { ...given.requests };
   for (const [name, amount] of Object.entries(podRequests({ spec: containersOnly }, { withOverhead: false })))
-    if (name === 'cpu' || name === 'memory') requests[name] ??= amount;
+    if (name === 'cpu' || name === 'memory') setOwn(requests, name, ownValue(requests, name) ?? amount);
   for (const [name, amount] of Object.entries(limits))
-    if (name === 'cpu' || name === 'memory' || name.startsWith(hugePages)) requests[name] ??= amount;
+    if (name === 'cpu' || name === 'memory' || name.startsWith(hugePages)) setOwn(requests, name, ownValue(requests, name) ?? amount);
   return { ...given, limits, requests };
 }
 

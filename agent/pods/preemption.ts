@@ -1,3 +1,4 @@
+import { ownValue } from '../base/own.ts';
 import type { AgentPod } from '../model/pod.ts';
 import { isCriticalPod } from '../model/priority.ts';
 import { computeQosClass } from '../model/qos.ts';
@@ -53,7 +54,7 @@ export function shortfallText(shortfalls: readonly Shortfall[]): string {
 
 function requestAmount(pod: AgentPod, resource: string): number {
   if (resource === 'pods') return 1;
-  const request = podRequests(pod)[resource];
+  const request = ownValue(podRequests(pod), resource);
   if (request === undefined) return 0;
   return resource === 'cpu' ? parseMilli(request) : parseQuantity(request);
 }

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import type { LinuxContainerSecurityContext, NamespaceOption, SecurityProfile, UserNamespace } from '../../cri-protos/generated/cri.ts';
 import { AgentError } from '../base/errors.ts';
+import { ownValue } from '../base/own.ts';
 import type { AppArmorProfile, Container, SeccompProfile, SecurityContext } from '../model/generated/api.ts';
 import type { AgentPod } from '../model/pod.ts';
 
@@ -126,7 +127,7 @@ const apparmorAnnotationPrefix = 'container.apparmor.security.beta.kubernetes.io
 export function appArmorProfileOf(pod: AgentPod, container: Container): AppArmorProfile | undefined {
   return (
     container.securityContext?.appArmorProfile ??
-    fromAnnotation(pod.metadata.annotations?.[apparmorAnnotationPrefix + container.name]) ??
+    fromAnnotation(ownValue(pod.metadata.annotations, apparmorAnnotationPrefix + container.name)) ??
     pod.spec.securityContext?.appArmorProfile
   );
 }

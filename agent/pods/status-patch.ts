@@ -1,3 +1,4 @@
+import { ownValue } from '../base/own.ts';
 import type { PodStatus } from '../model/generated/api.ts';
 import type { AgentPod } from '../model/pod.ts';
 import { ownConditions } from './conditions.ts';
@@ -59,7 +60,7 @@ export function statusPatch(pod: AgentPod, status: PodStatus): StatusPatch {
 /** True when the API already shows all of what the patch says. */
 export function alreadyShown(pod: AgentPod, patch: StatusPatch): boolean {
   const shown = (pod.status ?? {}) as Record<string, unknown>;
-  return Object.entries(patch.status).every(([field, value]) => shows(shown[field], value, field));
+  return Object.entries(patch.status).every(([field, value]) => shows(ownValue(shown, field), value, field));
 }
 
 function shows(have: unknown, want: unknown, field: string): boolean {
@@ -80,7 +81,7 @@ function shows(have: unknown, want: unknown, field: string): boolean {
   if (isObject(want)) {
     if (!isObject(have)) return Object.values(want).every((v) => v === undefined || (isObject(v) && Object.keys(v).length === 0));
     const keys = new Set([...Object.keys(want), ...Object.keys(have)]);
-    return [...keys].every((key) => shows(have[key], want[key] ?? null, key));
+    return [...keys].every((key) => shows(ownValue(have, key), ownValue(want, key) ?? null, key));
   }
   // The API leaves out what is false or zero in some places and keeps it in others.
   if (want === false || want === 0) return have === want || have === undefined;

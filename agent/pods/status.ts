@@ -1,3 +1,4 @@
+import { ownValue, setOwn } from '../base/own.ts';
 import type {
   Container,
   ContainerState,
@@ -364,7 +365,7 @@ function presentStatus(
     lastState: before !== undefined ? stateOf(input, before, undefined) : lastStateOf(input, latest, old),
   };
   status.allocatedResources = container.resources?.requests;
-  status.resources = resourcesStatus(container, latest, input.actuated?.containers[container.name]);
+  status.resources = resourcesStatus(container, latest, ownValue(input.actuated?.containers, container.name));
   if (latest.user !== undefined)
     status.user = { linux: { uid: latest.user.uid, gid: latest.user.gid, supplementalGroups: latest.user.supplementalGroups } };
   return status;
@@ -441,9 +442,9 @@ function resourcesStatus(container: Container, c: RuntimeContainer, told: Contai
     requests: allocated.requests && { ...allocated.requests },
   };
   for (const name of ['cpu', 'memory']) {
-    const [request, limit] = [told?.requests?.[name], told?.limits?.[name]];
-    if (resources.requests !== undefined && request !== undefined) resources.requests[name] = request;
-    if (resources.limits !== undefined && limit !== undefined) resources.limits[name] = limit;
+    const [request, limit] = [ownValue(told?.requests, name), ownValue(told?.limits, name)];
+    if (resources.requests !== undefined && request !== undefined) setOwn(resources.requests, name, request);
+    if (resources.limits !== undefined && limit !== undefined) setOwn(resources.limits, name, limit);
   }
   const quota = actual.cpu_quota ?? 0;
   const period = actual.cpu_period ?? 0;

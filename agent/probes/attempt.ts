@@ -3,6 +3,7 @@ import { Client, credentials } from '@grpc/grpc-js';
 import type { ExecSyncRequest, ExecSyncResponse } from '../../cri-protos/generated/cri.ts';
 import type { Clock } from '../base/clock.ts';
 import { hasCode, messageOf } from '../base/errors.ts';
+import { ownValue } from '../base/own.ts';
 import { joinHostPort } from './targets.ts';
 
 /** How one attempt of a probe ended. */
@@ -35,7 +36,7 @@ export const dialErrors: Readonly<Record<string, string>> = {
 export function dialText(error: unknown, host: string, port: number): string {
   const code = (error as NodeJS.ErrnoException).code ?? '';
   if (code === 'ENOTFOUND') return `dial tcp: lookup ${host}: no such host`;
-  return `dial tcp ${joinHostPort(host, port)}: ${dialErrors[code] ?? messageOf(error)}`;
+  return `dial tcp ${joinHostPort(host, port)}: ${ownValue(dialErrors, code) ?? messageOf(error)}`;
 }
 
 export function isRefused(error: unknown): boolean {

@@ -50,7 +50,7 @@ function httpErrorText(error: unknown, at: HttpTarget, signal: AbortSignal): str
   // Node's names for a connection that ended before an answer, or before its handshake did.
   if (code === 'ECONNRESET' && /^(socket hang up$|Client network socket disconnected)/.test(messageOf(error))) return 'EOF';
   if (code === 'ECONNRESET') return `read tcp ${joinHostPort(at.host, at.port)}: read: connection reset by peer`;
-  if (code in dialErrors || code === 'ENOTFOUND') return dialText(error, at.host, at.port);
+  if (Object.hasOwn(dialErrors, code) || code === 'ENOTFOUND') return dialText(error, at.host, at.port);
   return messageOf(error);
 }
 

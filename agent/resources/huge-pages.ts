@@ -1,4 +1,5 @@
 import { AgentError } from '../base/errors.ts';
+import { ownValue, setOwn } from '../base/own.ts';
 import { parseQuantity } from '../model/quantity.ts';
 import type { ResourceList } from '../model/resources.ts';
 
@@ -25,12 +26,12 @@ export function hugePageSizeName(bytes: number): string {
 /** Bytes per page size that a list of resources allows, by the kernel's name; every size of the machine that is not listed gets 0. */
 export function hugePageLimits(resources: ResourceList, machineSizes: readonly string[]): Record<string, bigint> {
   const limits: Record<string, bigint> = {};
-  for (const size of machineSizes) limits[size] = 0n;
+  for (const size of machineSizes) setOwn(limits, size, 0n);
   for (const [resource, amount] of Object.entries(resources)) {
     const size = hugePageSizeOf(resource);
     if (size === undefined) continue;
     const name = hugePageSizeName(size);
-    limits[name] = (limits[name] ?? 0n) + BigInt(parseQuantity(amount));
+    setOwn(limits, name, (ownValue(limits, name) ?? 0n) + BigInt(parseQuantity(amount)));
   }
   return limits;
 }

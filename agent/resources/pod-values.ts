@@ -1,3 +1,4 @@
+import { ownValue, setOwn } from '../base/own.ts';
 import type { CgroupValues } from '../drivers/cgroup/values.ts';
 import type { ResourceRequirements } from '../model/generated/api.ts';
 import type { AgentPod } from '../model/pod.ts';
@@ -18,12 +19,12 @@ export interface CgroupPolicy {
 }
 
 function milli(list: ResourceList | ResourceRequirements['limits'], name: string): number {
-  const value = list?.[name];
+  const value = ownValue(list, name);
   return value === undefined ? 0 : parseMilli(value);
 }
 
 function bytes(list: ResourceList | ResourceRequirements['limits'], name: string): number {
-  const value = list?.[name];
+  const value = ownValue(list, name);
   return value === undefined ? 0 : parseQuantity(value);
 }
 
@@ -109,8 +110,11 @@ export function withoutReserved(capacity: ResourceList, ...reserved: ResourceLis
   const left: ResourceList = {};
   for (const [name, value] of Object.entries(capacity)) {
     let rest = value;
-    for (const list of reserved) if (list[name] !== undefined) rest = subtractQuantity(rest, list[name]);
-    left[name] = rest.startsWith('-') ? '0' : rest;
+    for (const list of reserved) {
+      const taken = ownValue(list, name);
+      if (taken !== undefined) rest = subtractQuantity(rest, taken);
+    }
+    setOwn(left, name, rest.startsWith('-') ? '0' : rest);
   }
   return left;
 }

@@ -1,3 +1,4 @@
+import { ownValue } from '../base/own.ts';
 /** Who asks, as authentication found it. */
 export interface User {
   readonly name: string;
@@ -22,7 +23,10 @@ const verbs: Readonly<Record<string, string>> = { POST: 'create', GET: 'get', PU
  */
 export function attributesOf(method: string, path: string): RequestAttributes {
   const narrow = narrowSubresource(path);
-  return { verb: verbs[method] ?? '', subresources: narrow === undefined ? [broadSubresource(path)] : [narrow, broadSubresource(path)] };
+  return {
+    verb: ownValue(verbs, method) ?? '',
+    subresources: narrow === undefined ? [broadSubresource(path)] : [narrow, broadSubresource(path)],
+  };
 }
 
 function narrowSubresource(path: string): string | undefined {

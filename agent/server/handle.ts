@@ -1,5 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { AgentError, hasCode, messageOf, unreachable } from '../base/errors.ts';
+import { ownValue } from '../base/own.ts';
 import { attributesOf, forbiddenText } from './attributes.ts';
 import type { Authenticate } from './authenticate.ts';
 import type { Authorize } from './authorize.ts';
@@ -194,7 +195,7 @@ async function sendPage(
   query: URLSearchParams,
   signal: AbortSignal,
 ): Promise<void> {
-  const page = options.pages?.[path];
+  const page = ownValue(options.pages, path);
   const { contentType, body } =
     page === undefined ? { contentType: metricsContentType, body: options.metrics.text() } : await page(query, signal);
   response.writeHead(200, { 'content-type': contentType });

@@ -3,6 +3,7 @@ import { request as httpsRequest, type RequestOptions } from 'node:https';
 import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { AgentError, messageOf } from '../base/errors.ts';
+import { setOwn } from '../base/own.ts';
 import { withoutTokenProtocol } from './authenticate.ts';
 
 /** The client's end of an upgrade: its raw connection, and what it sent already. */
@@ -91,7 +92,7 @@ export async function proxyUpgrade(
 function headersFor(request: IncomingMessage, host: string): Record<string, string | string[]> {
   const headers: Record<string, string | string[]> = { host };
   for (const [name, value] of Object.entries(request.headersDistinct)) {
-    if (value !== undefined && !dropped.has(name)) headers[name] = value;
+    if (value !== undefined && !dropped.has(name)) setOwn(headers, name, value);
   }
   const protocols = request.headers['sec-websocket-protocol'];
   const kept = protocols === undefined ? undefined : withoutTokenProtocol(protocols);

@@ -1,5 +1,6 @@
 import type { SecureVersion } from 'node:tls';
 import { AgentError } from '../base/errors.ts';
+import { ownValue } from '../base/own.ts';
 
 // The names of Go's crypto/tls, which the configuration uses, in OpenSSL's terms. TLS 1.3 suites cannot be chosen in Go; here neither.
 const cipherNames: Readonly<Record<string, string>> = {
@@ -71,13 +72,13 @@ export function tlsSettings(
   cipherSuites: readonly string[] | undefined,
   curvePreferences: readonly number[] = [],
 ): TlsSettings {
-  const version = versions[minVersion || 'VersionTLS12'];
+  const version = ownValue(versions, minVersion || 'VersionTLS12');
   if (version === undefined) {
     throw new AgentError('Invalid', `tlsMinVersion: unknown version "${minVersion}", use one of ${Object.keys(versions).join(', ')}`);
   }
   const ciphers: string[] = [];
   for (const suite of cipherSuites ?? []) {
-    const name = cipherNames[suite];
+    const name = ownValue(cipherNames, suite);
     if (name !== undefined) ciphers.push(name);
     else if (!tls13Suites.includes(suite)) {
       throw new AgentError('Invalid', `tlsCipherSuites: unknown suite "${suite}", use one of ${Object.keys(cipherNames).join(', ')}`);

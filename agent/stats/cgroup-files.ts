@@ -1,3 +1,4 @@
+import { ownValue } from '../base/own.ts';
 import type { CpuStats, IoStats, MemoryStats, PsiStats, SwapStats } from './summary.ts';
 
 /** What a cgroup's files say at one moment. */
@@ -61,7 +62,7 @@ export const cgroupFiles: Readonly<Record<1 | 2, { readonly memory: readonly Cgr
 
 /** Reads the texts of a cgroup's files, each absent where the kernel has none. */
 export function parseCgroup(version: 1 | 2, texts: Readonly<Record<string, string>>, at: number): CgroupReading {
-  const number = (file: string): number | undefined => parseLimit(texts[file]);
+  const number = (file: string): number | undefined => parseLimit(ownValue(texts, file));
   const stat = parseFlat(texts['memory.stat'] ?? '');
   const usage = number(version === 1 ? 'memory.usage_in_bytes' : 'memory.current');
   // v1 counts what is below under names of its own.
@@ -71,7 +72,7 @@ export function parseCgroup(version: 1 | 2, texts: Readonly<Record<string, strin
   const memoryAndSwap = number('memory.memsw.limit_in_bytes');
   const limit = number(version === 1 ? 'memory.limit_in_bytes' : 'memory.max');
   // v1 has no such files, and a kubelet tells zeros there.
-  const pressure = (file: string): PsiStats | undefined => (version === 1 ? noPressure : parsePressure(texts[file]));
+  const pressure = (file: string): PsiStats | undefined => (version === 1 ? noPressure : parsePressure(ownValue(texts, file)));
   return {
     at,
     // cpu.stat counts µs, cpuacct.usage ns.
@@ -135,7 +136,7 @@ export function parsePressure(text: string | undefined): PsiStats | undefined {
     const fields = Object.fromEntries(
       (new RegExp(`^${kind} (.*)$`, 'm').exec(text)?.[1] ?? '').split(' ').map((field) => field.split('=') as [string, string]),
     );
-    const of = (name: string): number => Number(fields[name] ?? 0);
+    const of = (name: string): number => Number(ownValue(fields, name) ?? 0);
     return { total: of('total'), avg10: of('avg10'), avg60: of('avg60'), avg300: of('avg300') };
   };
   return { full: line('full'), some: line('some') };

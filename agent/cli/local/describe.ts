@@ -1,3 +1,4 @@
+import { ownValue } from '../../base/own.ts';
 import type { ContainerStatus } from '../../model/generated/api.ts';
 import type { LocalPod, LocalStatus, LocalWhy } from '../../server/local.ts';
 
@@ -198,7 +199,7 @@ const stepNames: Readonly<Record<string, string>> = {
 /** A step in words: `createSandbox` → `sandbox and network`, `startContainer app` → `start app`. */
 export function stepWords(step: string): string {
   const [kind = '', ...rest] = step.split(' ');
-  return [stepNames[kind] ?? kind, ...rest].join(' ');
+  return [ownValue(stepNames, kind) ?? kind, ...rest].join(' ');
 }
 
 /** `keelson why POD`: what it is, what it waits for, what was done for it and how long that took, and its events. */

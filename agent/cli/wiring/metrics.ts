@@ -9,6 +9,7 @@ import type {
 } from '../../../cri-protos/generated/cri.ts';
 import type { Clock } from '../../base/clock.ts';
 import { unreachable } from '../../base/errors.ts';
+import { ownValue } from '../../base/own.ts';
 import type { ReadonlyTable } from '../../base/table.ts';
 import type { CriClient } from '../../drivers/cri/client.ts';
 import { type AgentPod, isStaticPod } from '../../model/pod.ts';
@@ -325,7 +326,7 @@ export function createNodeMetrics(nodeName: string, version: string, clock: Cloc
     },
     instrument(cri) {
       const timed = Object.entries(cri).flatMap(([name, call]: [string, (request: object, signal: AbortSignal) => Promise<unknown>]) => {
-        const operation = operations[name];
+        const operation = ownValue(operations, name);
         if (operation === undefined) return [];
         const labels = [operation];
         const counted = async (request: object, signal: AbortSignal): Promise<unknown> => {

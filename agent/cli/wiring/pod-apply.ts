@@ -18,6 +18,7 @@ import { containerConfig, terminationPath } from '../../pods/container-config.ts
 import { type DnsSettings, podDns, podHostname, sandboxHostname } from '../../pods/dns.ts';
 import { makeEnvironment } from '../../pods/env.ts';
 import { expandAll, expandSubPath } from '../../pods/env-expand.ts';
+import { checkProcess } from '../../pods/env-limits.ts';
 import { hostNetworkHosts, managedHosts } from '../../pods/etc-hosts.ts';
 import { podAddresses, type RuntimePod, usableSandbox } from '../../pods/observed.ts';
 import { sandboxConfig } from '../../pods/sandbox-config.ts';
@@ -249,6 +250,9 @@ export function createPodApply(options: PodApplyOptions): PodsOptions['apply'] {
       const parts = await options.devices.prepare(pod, container, signal);
       // Where a plugin and the pod name the same variable, the pod's comes later and counts (kubelet_pods.go GenerateRunContainerOptions).
       const allEnvs = [...parts.envs, ...envs];
+      const command = expandAll(container.command, allEnvs);
+      const args = expandAll(container.args, allEnvs);
+      checkProcess([command, args], allEnvs);
       const [volumeMounts, hosts, termination] = await Promise.all([
         volumes.mountsFor(
           pod,
@@ -266,8 +270,8 @@ export function createPodApply(options: PodApplyOptions): PodsOptions['apply'] {
       return containerConfig(pod, container, {
         attempt,
         imageRef,
-        command: expandAll(container.command, allEnvs),
-        args: expandAll(container.args, allEnvs),
+        command,
+        args,
         envs: allEnvs.map(({ name, value }) => ({ key: name, value })),
         // Where a plugin and the pod mount at one path, the pod's comes later and counts.
         mounts: [...parts.mounts.map(asMount), ...volumeMounts, ...hosts, ...termination],

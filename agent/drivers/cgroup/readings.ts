@@ -1,6 +1,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { AgentError } from '../../base/errors.ts';
+import { setOwn } from '../../base/own.ts';
 import { readMountinfo } from '../mounts/mounts.ts';
 import { fromFsError, isErrno } from '../sys/errno.ts';
 import { cgroupLayout } from './layout.ts';
@@ -31,7 +32,7 @@ export async function openCgroupReader(root = '/sys/fs/cgroup'): Promise<CgroupR
       for (const { controller, file } of files) {
         const at = directory(controller, cgroup);
         const text = at === undefined ? undefined : readIfAny(path.join(at, file));
-        if (text !== undefined) texts[file] = text;
+        if (text !== undefined) setOwn(texts, file, text);
       }
       return texts;
     },

@@ -3,6 +3,7 @@ import type { ContainerEventResponse, ImageServiceMethods, RuntimeServiceMethods
 import type { Clock } from '../../base/clock.ts';
 import { AgentError } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
+import { setOwn } from '../../base/own.ts';
 import { callUnary, readStream, type UnderWay } from '../grpc/call.ts';
 import { loadServices, type Method } from '../grpc/contract.ts';
 import { abortedCall, subjectOf, translateGrpcError } from '../grpc/errors.ts';
@@ -141,8 +142,9 @@ export function connectCri(options: CriOptions): CriClient {
     for (const [name, method] of contract[service]) {
       if (name === 'GetContainerEvents') calls.containerEvents = (signal: AbortSignal) => containerEvents(method, signal);
       else
-        calls[name.charAt(0).toLowerCase() + name.slice(1)] = (request: object, signal: AbortSignal) =>
-          call(channel, name, method, request, signal);
+        setOwn(calls, name.charAt(0).toLowerCase() + name.slice(1), (request: object, signal: AbortSignal) =>
+          call(channel, name, method, request, signal),
+        );
     }
   }
   return Object.assign(calls as unknown as Omit<CriClient, typeof Symbol.asyncDispose>, {

@@ -1,6 +1,7 @@
 import { fileURLToPath } from 'node:url';
 import type { MethodDefinition, Options } from '@grpc/proto-loader';
 import { loadSync } from '@grpc/proto-loader';
+import { ownValue, setOwn } from '../../base/own.ts';
 
 /**
  * How gRPC values look everywhere in the agent; cri-protos/generated is written to match. 64-bit integers are numbers: above 2^53 they round, which costs
@@ -26,7 +27,7 @@ function loadFile(file: string): Definitions {
 }
 
 function pickService(definitions: Definitions, service: string): ReadonlyMap<string, Method> {
-  const definition = definitions[service];
+  const definition = ownValue(definitions, service);
   if (definition === undefined) throw new Error(`no service ${service} in this contract`);
   return new Map(
     Object.entries(definition as Record<string, MethodDefinition<object, object>>).map(([name, method]) => [
@@ -53,8 +54,8 @@ function withoutNulls<T>(value: T): T {
   if (typeof value !== 'object' || value === null || ArrayBuffer.isView(value)) return value;
   const fields = value as Record<string, unknown>;
   for (const key in fields) {
-    const field = fields[key];
-    if (field === null) fields[key] = undefined;
+    const field = ownValue(fields, key);
+    if (field === null) setOwn(fields, key, undefined);
     else if (typeof field === 'object') withoutNulls(field);
   }
   return value;

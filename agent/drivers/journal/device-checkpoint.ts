@@ -3,6 +3,7 @@ import { dirname } from 'node:path';
 import type { ContainerAllocateResponse } from '../../../cri-protos/generated/device-plugin.ts';
 import { messageOf } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
+import { ownValue } from '../../base/own.ts';
 import { fnv1a32 } from '../../model/go-hash.ts';
 import { decodeAllocateResponse, encodeAllocateResponse } from '../plugins/device-plugin.ts';
 import { isErrno } from '../sys/errno.ts';
@@ -84,7 +85,7 @@ function checksum({ PodDeviceEntries, RegisteredDevices }: Data): number {
       ? '<nil>'
       : `map[${Object.keys(entries)
           .sort(order)
-          .map((key) => `${key}:${list(entries[key] ?? null)}`)
+          .map((key) => `${key}:${list(ownValue(entries, key) ?? null)}`)
           .join(' ')}]`;
   const entry = (e: Entry): string =>
     [

@@ -1,6 +1,7 @@
 import { readFile, rename } from 'node:fs/promises';
 import { messageOf } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
+import { setOwn } from '../../base/own.ts';
 import type { ResourceRequirements } from '../../model/generated/api.ts';
 import { fnv1a32 } from '../../model/go-hash.ts';
 import { openWriteBehind } from './write-behind.ts';
@@ -31,7 +32,7 @@ interface Entry {
 /** The file's text for these pods. */
 export function encodePodResources(pods: Iterable<[string, PodResources]>): string {
   const entries: Record<string, Entry> = {};
-  for (const [uid, { containers, pod }] of pods) entries[uid] = { ContainerResources: containers, PodLevelResources: pod ?? null };
+  for (const [uid, { containers, pod }] of pods) setOwn(entries, uid, { ContainerResources: containers, PodLevelResources: pod ?? null });
   const data = JSON.stringify(Object.keys(entries).length === 0 ? {} : { entries });
   return JSON.stringify({ data, checksum: checksum(data) });
 }

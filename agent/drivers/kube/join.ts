@@ -3,6 +3,7 @@ import { isIP } from 'node:net';
 import { type TLSSocket, connect as tlsConnect } from 'node:tls';
 import type { Clock } from '../../base/clock.ts';
 import { AgentError, hasCode, messageOf } from '../../base/errors.ts';
+import { ownValue } from '../../base/own.ts';
 import type { ConfigMap } from '../../model/generated/api.ts';
 import { chooseProxy, type HttpProxy, hostnameOf } from './proxy.ts';
 import { openTunnel } from './tunnel.ts';
@@ -194,7 +195,7 @@ function explained(error: Error & { code?: string }, server: string): AgentError
     ETIMEDOUT: 'no answer (a firewall that drops packets?)',
     ECONNRESET: 'the connection was reset',
   };
-  return fail('Unreachable', `cannot reach ${server}: ${reasons[code] ?? messageOf(error)}`);
+  return fail('Unreachable', `cannot reach ${server}: ${ownValue(reasons, code) ?? messageOf(error)}`);
 }
 
 /** Whose clock is wrong when a certificate is not valid now: ours, or nobody's and the certificate has really run out. */

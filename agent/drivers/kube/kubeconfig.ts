@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { dirname, isAbsolute, join } from 'node:path';
 import { parse } from 'yaml';
 import { AgentError, messageOf } from '../../base/errors.ts';
+import { ownValue } from '../../base/own.ts';
 import { parseProxy } from './proxy.ts';
 
 /** PEM text that came inside the kubeconfig, or the absolute path of a file that may be replaced while we run. */
@@ -176,37 +177,37 @@ class Fields {
   }
 
   has(field: string): boolean {
-    const value = this.#map[field];
+    const value = ownValue(this.#map, field);
     return value !== undefined && value !== null && value !== '' && !(Array.isArray(value) && value.length === 0);
   }
 
   string(field: string): string | undefined {
-    const value = this.#map[field];
+    const value = ownValue(this.#map, field);
     if (value === undefined || value === null) return undefined;
     return typeof value === 'string' ? value : this.#fail(this.at(field), 'expected a string');
   }
 
   boolean(field: string): boolean | undefined {
-    const value = this.#map[field];
+    const value = ownValue(this.#map, field);
     if (value === undefined || value === null) return undefined;
     return typeof value === 'boolean' ? value : this.#fail(this.at(field), 'expected true or false');
   }
 
   list(field: string): unknown[] {
-    const value = this.#map[field];
+    const value = ownValue(this.#map, field);
     if (value === undefined || value === null) return [];
     return Array.isArray(value) ? value : this.#fail(this.at(field), 'expected a list');
   }
 
   fields(field: string): Fields {
-    return new Fields(this.#map[field], this.at(field), this.#fail);
+    return new Fields(ownValue(this.#map, field), this.at(field), this.#fail);
   }
 
   /** The entry called `name` of a list of {name, <inner>: {…}}. */
   named(field: string, name: string, inner: string): Fields {
     for (const [i, entry] of this.list(field).entries()) {
       const item = new Fields(entry, `${field}[${i}]`, this.#fail);
-      if (item.string('name') === name) return new Fields(item.#map[inner] ?? {}, `${field}[${name}].${inner}`, this.#fail);
+      if (item.string('name') === name) return new Fields(ownValue(item.#map, inner) ?? {}, `${field}[${name}].${inner}`, this.#fail);
     }
     return this.#fail(field, `has no entry named ${name}`);
   }

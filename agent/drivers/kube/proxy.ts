@@ -1,6 +1,7 @@
 import { BlockList, isIP } from 'node:net';
 import { domainToASCII } from 'node:url';
 import { AgentError } from '../../base/errors.ts';
+import { ownValue } from '../../base/own.ts';
 
 /** A proxy to go through. */
 export interface HttpProxy {
@@ -48,7 +49,7 @@ export function chooseProxy(
 
 function setOf(env: Readonly<Record<string, string | undefined>>, upper: string): { name: string; value: string } | undefined {
   for (const name of [upper, upper.toLowerCase()]) {
-    const value = env[name];
+    const value = ownValue(env, name);
     if (value !== undefined && value !== '') return { name, value };
   }
   return undefined;

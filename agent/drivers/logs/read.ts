@@ -4,6 +4,7 @@ import { basename, dirname, join } from 'node:path';
 import type { Clock } from '../../base/clock.ts';
 import { AgentError, messageOf } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
+import { ownValue } from '../../base/own.ts';
 import { fixedWidthTime, nextAfterRotation, parseLogLine, rfc3339Nanos, startOfLastLines } from './line.ts';
 
 /** What to show of a container's log. */
@@ -317,6 +318,6 @@ function watchForChanges(directory: string, following: FollowedContainer, clock:
 }
 
 function goFileError(operation: string, path: string, error: NodeJS.ErrnoException): string {
-  const text = { ENOENT: 'no such file or directory', EACCES: 'permission denied', ENOTDIR: 'not a directory' }[error.code ?? ''];
+  const text = ownValue({ ENOENT: 'no such file or directory', EACCES: 'permission denied', ENOTDIR: 'not a directory' }, error.code ?? '');
   return `${operation} ${path}: ${text ?? messageOf(error)}`;
 }

@@ -6,6 +6,7 @@ import type { Clock } from '../../base/clock.ts';
 import { AgentError, messageOf } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
 import { startLoop } from '../../base/loop.ts';
+import { ownValue } from '../../base/own.ts';
 import { loadServices, type Method } from '../grpc/contract.ts';
 import { fromFsError, isErrno } from '../sys/errno.ts';
 import { connectUnix } from './unix-grpc.ts';
@@ -111,7 +112,7 @@ export async function watchPlugins({ folder, handlers, clock, log, signal }: Reg
     if (last?.identity === identity) return;
     if (last !== undefined) {
       taken.delete(path);
-      handlers[last.type]?.deregister(last.name);
+      ownValue(handlers, last.type)?.deregister(last.name);
       log.info({ socket: path, plugin: last.name }, 'plugin is gone');
     }
     if (identity !== undefined) await register(path, identity, loopSignal);
@@ -124,7 +125,7 @@ export async function watchPlugins({ folder, handlers, clock, log, signal }: Reg
     const info = await client.call<PluginInfo>(methodOf('GetInfo'), {}, asking.signal);
     const { type = '', name = '', supported_versions = [] } = info;
     const endpoint = info.endpoint === undefined || info.endpoint === '' ? path : info.endpoint;
-    const handler = handlers[type];
+    const handler = ownValue(handlers, type);
     const problem =
       handler === undefined
         ? `RegisterPlugin error -- no handler registered for plugin type: ${type} at socket ${path}`

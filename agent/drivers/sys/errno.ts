@@ -1,4 +1,5 @@
 import { AgentError } from '../../base/errors.ts';
+import { ownValue } from '../../base/own.ts';
 
 // errno name → the code that callers branch on. One place translates, so that no room knows errno.
 const codes: Record<string, string> = {
@@ -28,7 +29,7 @@ const codes: Record<string, string> = {
 
 /** The AgentError code for an errno name such as `ENOENT`; a name not in the table is its own code. */
 export function codeOfErrno(name: string): string {
-  return codes[name] ?? name;
+  return ownValue(codes, name) ?? name;
 }
 
 /** Translates what node:fs throws; `what` says the deed and the object: `cannot create directory /x`. Anything else is passed through. */
