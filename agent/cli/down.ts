@@ -13,11 +13,12 @@ import { clearCgroups } from './local/cgroup.ts';
 import { agent } from './local/client.ts';
 import { hasCluster, stopCluster } from './local/cluster.ts';
 import { shortName } from './local/describe.ts';
+import { takeLock } from './local/lock.ts';
 import { removeBridge } from './local/network.ts';
 import { localSocket, standalone } from './local/paths.ts';
 import { isAlive, stopProcess } from './local/process.ts';
 import { createProgress, type Progress } from './local/progress.ts';
-import { readState, requireRoot, type StandaloneState, takeLock } from './local/state.ts';
+import { readState, requireRoot, type StandaloneState } from './local/state.ts';
 import { findTool } from './local/tool.ts';
 
 const clock = systemClock;

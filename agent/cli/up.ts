@@ -12,12 +12,13 @@ import { applyManifests, loadExampleImages, startCluster } from './local/cluster
 import { startContainerd } from './local/containerd.ts';
 import { formatTook, isReady, isSettled, isStuck, shortName } from './local/describe.ts';
 import { importExampleImages } from './local/example-images.ts';
+import { takeLock } from './local/lock.ts';
 import { ensureBridge, writeCniConfig } from './local/network.ts';
 import { findPrograms, installPackages, missingPackages } from './local/packages.ts';
 import { localCluster, localSocket, socketToAsk, standalone } from './local/paths.ts';
 import { isAlive, startDaemon, stopProcess, type Tracked, tailOf } from './local/process.ts';
 import { createProgress, type Progress } from './local/progress.ts';
-import { readState, requireRoot, type StandaloneState, takeLock, writeState } from './local/state.ts';
+import { readState, requireRoot, type StandaloneState, writeState } from './local/state.ts';
 
 const clock = systemClock;
 const repository = resolve(import.meta.dirname, '../..');

@@ -95,6 +95,22 @@ export function setOpenFilesLimit(files: number): void {
   throw new AgentError(codeOfErrno(name), `cannot set the limit of open files to ${files}: ${name}`);
 }
 
+// include/uapi/asm-generic/fcntl.h
+const LOCK_EX = 2;
+const LOCK_NB = 4;
+
+let flock: SyncCall | undefined;
+
+/** flock(2), exclusive and without waiting; false when another open file has the lock. It lasts until every copy of `fd` is closed. Throws AgentError. */
+export function tryFlock(fd: number, path: string): boolean {
+  flock ??= koffi.load('libc.so.6').func('int flock(int fd, int operation)') as SyncCall;
+  if (flock(fd, LOCK_EX | LOCK_NB) === 0) return true;
+  const errno = koffi.errno();
+  if (errno === koffi.os.errno.EAGAIN) return false;
+  const name = nameOfErrno(errno);
+  throw new AgentError(codeOfErrno(name), `cannot lock ${path}: ${name}`);
+}
+
 let socketCalls: { socket: SyncCall; sendto: SyncCall; close: SyncCall } | undefined;
 type SyncCall = (...args: unknown[]) => number;
 
