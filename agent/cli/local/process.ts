@@ -16,7 +16,7 @@ export interface Tracked {
 const bootId = (): string => readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
 
 /** What identifies a running process; undefined when it has ended (a zombie has). */
-export function track(pid: number): Tracked | undefined {
+function track(pid: number): Tracked | undefined {
   let text: string;
   try {
     text = readFileSync(`/proc/${pid}/stat`, 'utf8');
