@@ -19,6 +19,14 @@ export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
+/**
+ * The words of a gRPC peer without the code before them, where the error is its answer; else the message. The same as Go's `status.FromError(err).Message()`,
+ * by which kubelet tells why a container was not made (pkg/kubelet/kuberuntime/kuberuntime_container.go).
+ */
+export function peerWordsOf(error: unknown): string {
+  return error instanceof AgentError && 'details' in error && typeof error.details === 'string' ? error.details : messageOf(error);
+}
+
 /** Ends an exhaustive switch: a value that the types rule out has arrived. */
 export function unreachable(value: never): never {
   throw new AgentError('Internal', `unexpected value ${JSON.stringify(value)}`);

@@ -65,6 +65,10 @@ export function startImageCollector(options: CollectOptions): ImageCollector {
     const [images, users] = await Promise.all([options.listImages(signal), options.users(signal)]);
     if (users === undefined) return false;
     listedAt = askedAt;
+    for (const image of images) {
+      if (image.id) continue;
+      options.event('Warning', 'InvalidImageID', `ImageID is not valid, skipping, image: ${image.repo_tags?.[0] ?? ''}`);
+    }
     records = noteImages(records, images, users, clock.mono());
     return true;
   }

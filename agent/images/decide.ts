@@ -1,4 +1,4 @@
-import { AgentError, messageOf } from '../base/errors.ts';
+import { hasCode, messageOf, peerWordsOf } from '../base/errors.ts';
 import { defaultPullPolicy, withDefaultTag } from '../model/image-name.ts';
 
 /** Why a container waits for its image: the reasons that its status shows. */
@@ -125,7 +125,7 @@ export interface PullFailure {
 
 /** Judges the errors of a pull, one for each credential that was tried. The runtime's words decide between the reasons (cri-api pkg/errors). */
 export function judgePullErrors(image: string, errors: readonly unknown[]): PullFailure {
-  const texts = [...new Set(errors.map(runtimeText))];
+  const texts = [...new Set(errors.map(pullErrorText))];
   const text = texts.length === 1 ? (texts[0] ?? '') : `[${texts.join(', ')}]`;
   const event: ImageEvent = { type: 'Warning', reason: 'Failed', message: `Failed to pull image ${quoted(image)}: ${text}` };
   if (text.startsWith('RegistryUnavailable')) {
@@ -143,10 +143,9 @@ export function judgePullErrors(image: string, errors: readonly unknown[]): Pull
   return { reason: 'ErrImagePull', message: text, event };
 }
 
-/** A runtime's error as kubelet shows it: Go's text of a gRPC status, and the peer's words alone when its code says nothing. */
-export function runtimeText(error: unknown): string {
-  if (!(error instanceof AgentError) || !('details' in error) || typeof error.details !== 'string') return messageOf(error);
-  return error.code === 'Unknown' ? error.details : `rpc error: code = ${error.code} desc = ${error.details}`;
+/** An error of the pull itself as kubelet shows it: the peer's words alone when its code says nothing (cri-client remote_image.go PullImage). */
+function pullErrorText(error: unknown): string {
+  return hasCode(error, 'Unknown') ? peerWordsOf(error) : messageOf(error);
 }
 
 /** Go's %q for the texts that occur in images. */

@@ -18,7 +18,6 @@ import {
   judgePullErrors,
   nextImageStep,
   type PullBackoff,
-  runtimeText,
 } from './decide.ts';
 import { formatGoDuration } from './go-duration.ts';
 import type { CredentialProvider } from './providers.ts';
@@ -269,7 +268,7 @@ export function createImages(options: ImagesOptions): Images {
       return { imageRef: image.id };
     } catch (error) {
       if (signal.aborted) throw signal.reason;
-      return { error: runtimeText(error) };
+      return { error: messageOf(error) };
     }
   }
 

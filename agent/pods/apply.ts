@@ -2,7 +2,7 @@ import { mkdir, readdir, readlink, rm, symlink } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { ContainerConfig, LinuxContainerResources, PodSandboxConfig } from '../../cri-protos/generated/cri.ts';
 import type { Clock } from '../base/clock.ts';
-import { AgentError, hasCode, messageOf, unreachable } from '../base/errors.ts';
+import { AgentError, hasCode, messageOf, peerWordsOf, unreachable } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import type { Container, ResourceRequirements } from '../model/generated/api.ts';
 import { type AgentPod, asContainer, containersOf, podKey } from '../model/pod.ts';
@@ -147,13 +147,13 @@ async function carryOut(
   const { uid } = pod.metadata;
   switch (action.kind) {
     case 'prepare': {
-      const dir = deps.podDir(uid);
-      const parts = await Promise.allSettled([
-        deps.ensureCgroup(pod, signal),
-        mkdir(join(dir, 'volumes'), { recursive: true, mode: 0o750 }),
-        mkdir(join(dir, 'plugins'), { recursive: true, mode: 0o750 }),
-        mkdir(podLogDirectory(deps.podLogsDir, pod.metadata), { recursive: true, mode: 0o755 }),
-      ]);
+      const parts = await Promise.allSettled([deps.ensureCgroup(pod, signal), makeFolders(deps, pod)]);
+      // The words are kubelet's (pkg/kubelet/kubelet.go SyncPod).
+      const [cgroup, folders] = parts;
+      if (cgroup.status === 'rejected' && !signal.aborted)
+        recordEvent(pod, 'Warning', 'FailedCreatePodContainer', `unable to ensure pod container exists: ${messageOf(cgroup.reason)}`);
+      if (folders.status === 'rejected')
+        recordEvent(pod, 'Warning', 'Failed', `error making pod data directories: ${messageOf(folders.reason)}`);
       for (const part of parts) if (part.status === 'rejected') throw part.reason;
       return done;
     }
@@ -250,6 +250,15 @@ function patience(clock: Clock, signal: AbortSignal): Disposable & { readonly si
   };
 }
 
+async function makeFolders(deps: ApplyDeps, pod: AgentPod): Promise<void> {
+  const dir = deps.podDir(pod.metadata.uid);
+  await Promise.all([
+    mkdir(join(dir, 'volumes'), { recursive: true, mode: 0o750 }),
+    mkdir(join(dir, 'plugins'), { recursive: true, mode: 0o750 }),
+    mkdir(podLogDirectory(deps.podLogsDir, pod.metadata), { recursive: true, mode: 0o755 }),
+  ]);
+}
+
 function containerNamed(pod: AgentPod, name: string): Container {
   const found = containersOf(pod).find(({ container }) => container.name === name);
   if (found === undefined) throw new AgentError('Internal', `pod ${pod.metadata.namespace}/${pod.metadata.name} has no container ${name}`);
@@ -280,7 +289,7 @@ async function startContainer(
   const container = containerNamed(pod, action.container);
   const path = fieldPathOf(pod, action.container);
   const fail = (code: string, error: unknown, id = ''): AgentError => {
-    const failure = named(code, error);
+    const failure = hasCode(error, code) ? error : new AgentError(code, peerWordsOf(error), { cause: error });
     // The ID, which runtimes like to tell, would make each try an event of its own: the same failure is to be counted.
     const message = id === '' ? failure.message : failure.message.replaceAll(id, container.name);
     if (!signal.aborted) recordEvent(pod, 'Warning', 'Failed', `Error: ${message}`, path);

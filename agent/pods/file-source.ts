@@ -20,6 +20,8 @@ export interface FileSourceOptions {
   readonly table: Table<PodSpecRow>;
   /** fileCheckFrequency, ms: how often all is read anew beside the watch. */
   readonly checkIntervalMs: number;
+  /** Told of a pod that does not run because another of the source has its name. */
+  readonly duplicate?: ((pod: AgentPod) => void) | undefined;
   readonly unknownFields: ManifestContext['unknownFields'];
   readonly allowApiReferences: boolean;
 }
@@ -165,6 +167,7 @@ export function startFileSource(options: FileSourceOptions): StaticSource {
         const owner = names.get(podKey(pod));
         if (owner !== undefined) {
           log.warn({ path: file, pod: podKey(pod), owner }, 'pod ignored: another manifest has one of the same name');
+          options.duplicate?.(pod);
           ignored.set(
             file,
             `${file}: pod ${podKey(pod)} does not run, because ${owner} has one of this name: give it a metadata.name of its own`,

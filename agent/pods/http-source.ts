@@ -3,7 +3,7 @@ import { type Clock, pause } from '../base/clock.ts';
 import { AgentError, messageOf } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import type { Table } from '../base/table.ts';
-import { podKey } from '../model/pod.ts';
+import { type AgentPod, podKey } from '../model/pod.ts';
 import { keepFirstSeen, type StaticSource } from './file-source.ts';
 import { type ManifestContext, parseManifest } from './static-pod.ts';
 import type { PodSpecRow } from './worker.ts';
@@ -18,6 +18,8 @@ export interface HttpSourceOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly signal: AbortSignal;
+  /** Told of a pod that does not run because another of the list has its name. */
+  readonly duplicate?: ((pod: AgentPod) => void) | undefined;
   /** By UID. */
   readonly table: Table<PodSpecRow>;
   /** httpCheckFrequency, ms. */
@@ -60,6 +62,7 @@ export function startHttpSource(options: HttpSourceOptions): StaticSource {
     for (const pod of pods) {
       if (names.has(podKey(pod))) {
         log.warn({ url, pod: podKey(pod) }, 'pod ignored: another one of the list has the same name');
+        options.duplicate?.(pod);
         continue;
       }
       names.add(podKey(pod));

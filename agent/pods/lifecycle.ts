@@ -11,7 +11,7 @@ export type EndCause =
   | { readonly kind: 'ended'; readonly reason: string; readonly message: string; readonly disruption?: string | undefined };
 
 /** Reason of a pod whose `activeDeadlineSeconds` are over. */
-export const deadlineReason = 'DeadlineExceeded';
+export const deadlineReason = 'DeadlineExceeded' as const;
 
 /**
  * Where a pod is in its life on this node. A terminated UID never runs again, but for a manifest's that is removed and put back: it begins a life anew.

@@ -39,6 +39,8 @@ export interface RuntimeWatchOptions {
   readonly auditIntervalMs: number;
   /** Between relists while there is no event stream, ms. */
   readonly relistIntervalMs: number;
+  /** Told of a pod that the runtime could not tell about, though it answered otherwise. */
+  readonly unseen?: ((uid: string, error: unknown) => void) | undefined;
   /** Told of each complete look: how long it took, ms, and when it ended, on mono. */
   readonly relisted?: ((tookMs: number, endedAt: number) => void) | undefined;
 }
@@ -127,6 +129,7 @@ export function watchRuntime(options: RuntimeWatchOptions): RuntimeWatch {
           if (!write(owner.uid, begun, pod)) observeQuietly(owner.uid);
         } catch (error) {
           failures.push(error);
+          if (!controller.signal.aborted) options.unseen?.(owner.uid, error);
         }
       }),
     );
@@ -339,7 +342,9 @@ export function watchRuntime(options: RuntimeWatchOptions): RuntimeWatch {
     looking.set(uid, false);
     observe(uid, controller.signal)
       .catch((error: unknown) => {
-        if (!controller.signal.aborted) log.debug({ podUid: uid, err: messageOf(error) }, 'could not look at pod after an event');
+        if (controller.signal.aborted) return;
+        log.debug({ podUid: uid, err: messageOf(error) }, 'could not look at pod after an event');
+        options.unseen?.(uid, error);
       })
       .finally(() => {
         const again = looking.get(uid);

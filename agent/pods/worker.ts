@@ -25,6 +25,7 @@ import { planPod } from './plan.ts';
 import type { Plan, Verdicts } from './plan-draft.ts';
 import { isCleanedUp } from './plan-termination.ts';
 import { type ActionResult, actionKey, type PodAction } from './pod-action.ts';
+import { endEvent, exceededGraceMessage, hostIpMismatch, killOverdueAt, killPodFailure, statusFailure } from './pod-events.ts';
 import { type AllocationRecord, createResizing } from './resizing.ts';
 import { advanceBackoff, backoffKey, backoffUntil, crashLoopMessage } from './restart.ts';
 import { isRestartingAll } from './restart-all.ts';
@@ -105,7 +106,8 @@ export interface PodsOptions {
   readonly remember: (uid: string, status: PodStatus) => void;
   /** Called when everything of a pod is gone and it is forgotten. */
   readonly forgotten: (uid: string) => void;
-  /** Pods that have left something on this node (folders, logs, cgroups), known or not. */
+  readonly nodeEvent: (type: 'Warning', reason: 'ContainerGCFailed', message: string) => void;
+  /** Pods that have left something on this node (folders, logs, cgroups), known or not. Rejects while the runtime does not answer. */
   readonly leftovers: () => Promise<readonly { uid: string; namespace: string; name: string }[]>;
 }
 
@@ -137,6 +139,8 @@ interface Machine {
   readonly failureCounts: Map<string, number>;
   /** By container: the attempt whose BackOff event has been recorded. */
   readonly backoffTold: Map<string, number | undefined>;
+  /** The event that its end takes too long has been recorded. */
+  overdueTold: boolean;
   /** The problem of the node's network that its last event told of. */
   networkTold: string | undefined;
 }
@@ -241,6 +245,7 @@ export function startPods(options: PodsOptions): Pods {
           }
         } catch (error) {
           log.warn({ err: messageOf(error) }, 'could not look for what pods left behind');
+          if (!options.signal.aborted) options.nodeEvent('Warning', 'ContainerGCFailed', messageOf(error));
         }
       }
       await pause(clock, specs.synced && runtime.synced ? leftoverAuditMs : 1000, options.signal);
@@ -326,6 +331,7 @@ export function startPods(options: PodsOptions): Pods {
       waiting: [],
       failureCounts: new Map(),
       backoffTold: new Map(),
+      overdueTold: false,
       networkTold: undefined,
     };
     machines.set(uid, machine);
@@ -423,7 +429,16 @@ export function startPods(options: PodsOptions): Pods {
     const order = plan.actions.toSorted((a, b) => Number(b.kind === 'createSandbox') - Number(a.kind === 'createSandbox'));
     if (observed !== undefined) for (const action of order) launch(uid, machine, observed, action);
     if (observed !== undefined || published.phase !== undefined) publish(uid, machine, observed, published, now.wall);
-    return plan.wakeAt;
+    return earliest(plan.wakeAt, tellOverdue(machine, now.mono));
+  }
+
+  /** Records once that the runtime takes too long to end the pod; returns when to look again, on mono. */
+  function tellOverdue(machine: Machine, now: number): number | undefined {
+    const overdueAt = machine.overdueTold ? undefined : killOverdueAt(machine.lifecycle);
+    if (overdueAt === undefined || overdueAt > now) return overdueAt;
+    machine.overdueTold = true;
+    options.apply.recordEvent(machine.pod, 'Warning', 'ExceededGracePeriod', exceededGraceMessage);
+    return undefined;
   }
 
   function isResizing(uid: string, machine: Machine, observed: RuntimePod): boolean {
@@ -439,6 +454,8 @@ export function startPods(options: PodsOptions): Pods {
   function onTransition(uid: string, machine: Machine, before: PodLifecycle): void {
     const { lifecycle } = machine;
     const name = podKey(machine.pod);
+    const event = endEvent(lifecycle);
+    if (event !== undefined) options.apply.recordEvent(machine.pod, 'Normal', event.reason, event.message);
     if (lifecycle.kind === 'terminating') {
       log.info({ pod: name, podUid: uid, cause: lifecycle.cause, graceSeconds: lifecycle.graceSeconds }, 'pod is ending');
       // What is only waited for is given up; stops go on.
@@ -515,7 +532,12 @@ export function startPods(options: PodsOptions): Pods {
     if (touchesRuntime(action)) {
       const what = result?.kind === 'made' ? result.made : action.kind === 'resizePod' ? 'afresh' : undefined;
       await options.observe(uid, options.signal, what).catch((error: unknown) => {
-        if (!options.signal.aborted) log.debug({ podUid: uid, err: messageOf(error) }, 'could not look at pod after an action');
+        if (options.signal.aborted) return;
+        log.debug({ podUid: uid, err: messageOf(error) }, 'could not look at pod after an action');
+        // Only a sandbox just made has a word of its own (pkg/kubelet/kuberuntime/kuberuntime_manager.go SyncPod).
+        if (action.kind === 'createSandbox')
+          options.apply.recordEvent(pod, 'Warning', 'FailedPodSandBoxStatus', `Unable to get pod sandbox status: ${messageOf(error)}`);
+        else options.apply.recordEvent(pod, 'Warning', 'FailedSync', statusFailure(error));
       });
     }
     if (machine.controllers.get(key) !== controller) return;
@@ -559,11 +581,8 @@ export function startPods(options: PodsOptions): Pods {
       const observed = seen(machine.pod.metadata.uid);
       if (observed !== undefined && isResizing(machine.pod.metadata.uid, machine, observed)) resizing.failed(machine.pod, message);
     }
-    if (action.kind === 'stopContainer' || action.kind === 'stopSandbox')
-      options.apply.recordEvent(machine.pod, 'Warning', 'FailedKillPod', `error killing pod: ${message}`);
-    if (action.kind === 'prepare') {
-      options.apply.recordEvent(machine.pod, 'Warning', 'FailedCreatePodContainer', `unable to ensure pod container exists: ${message}`);
-    }
+    const unkilled = machine.lifecycle.kind === 'syncing' ? undefined : killPodFailure(action, machine.pod.metadata.uid, message);
+    if (unkilled !== undefined) options.apply.recordEvent(machine.pod, 'Warning', 'FailedKillPod', unkilled);
   }
 
   function publish(uid: string, machine: Machine, observed: RuntimePod | undefined, published: PodStatus, wall: number): void {
@@ -600,6 +619,8 @@ export function startPods(options: PodsOptions): Pods {
       hostIps: options.hostIps(),
       now: wall,
     });
+    const mismatch = hostIpMismatch(published.hostIP, status.hostIP);
+    if (mismatch !== undefined) options.apply.recordEvent(pod, 'Warning', 'HostIPsIPFamilyMismatch', mismatch);
     const cleanedUp = isCleanedUp({ lifecycle: machine.lifecycle, runtime: observed, work });
     const last = statuses.get(uid);
     if (last !== undefined && last.cleanedUp === cleanedUp && last.pod === pod && JSON.stringify(last.status) === JSON.stringify(status))
@@ -726,6 +747,10 @@ function orphanPod(runtime: RuntimePod): AgentPod {
       terminationGracePeriodSeconds: graces.length > 0 ? Math.max(...graces) : 30,
     },
   };
+}
+
+function earliest(a: number | undefined, b: number | undefined): number | undefined {
+  return a === undefined || b === undefined ? (a ?? b) : Math.min(a, b);
 }
 
 /** The hash of a container as the spec has it now; empty when it has none of that name. */

@@ -120,7 +120,7 @@ for (const kind of kinds) {
 
       await assert.rejects(client.containerStatus({ container_id: 'no-such-container' }, never), (error) => {
         assert.ok(error instanceof AgentError && error.code === 'NotFound');
-        assert.match(error.message, /^ContainerStatus no-such-container: NotFound: /);
+        assert.match(error.message, /^rpc error: code = NotFound desc = /);
         return true;
       });
       await client.removeContainer({ container_id }, never);

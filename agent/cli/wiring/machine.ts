@@ -54,6 +54,10 @@ export function checkMachine(config: Config, { cgroupVersion, swapBytes, hasSyst
   return [`${field} is without effect: this machine has no system bus (systemd-logind), which would tell of a shutdown`];
 }
 
+/** Upstream's words (pkg/kubelet/cm CgroupV1DeprecatedWarning). */
+export const cgroupV1Message =
+  'cgroup v1 detected. cgroup v1 support is deprecated and will be removed in a future release. Please migrate to cgroup v2. More information at https://git.k8s.io/enhancements/keps/sig-node/5573-remove-cgroup-v1';
+
 /** True when the kernel accounts swap by cgroup. */
 export async function accountsSwap(cgroups: Cgroups): Promise<boolean> {
   if (cgroups.version === 1) return (await cgroups.read('/', 'memory', 'memory.memsw.limit_in_bytes')) !== undefined;

@@ -41,6 +41,7 @@ import { expandAll } from '../../pods/env-expand.ts';
 import { leftovers } from '../../pods/leftovers.ts';
 import { type Mirrors, startMirrors } from '../../pods/mirror-worker.ts';
 import type { RuntimePod } from '../../pods/observed.ts';
+import { statusFailure } from '../../pods/pod-events.ts';
 import { watchRuntime } from '../../pods/runtime-watch.ts';
 import { mergeSources } from '../../pods/sources.ts';
 import { startStatusWriter } from '../../pods/status-writer.ts';
@@ -66,7 +67,7 @@ import { openEndings } from './endings.ts';
 import { pressureOf, shownPressure, startNodeEviction } from './eviction.ts';
 import { startGivingMemoryBack } from './idle-memory.ts';
 import { createNodeImages } from './images.ts';
-import { accountsSwap, cgroupDriverOf, checkMachine, runtimeNameOf, tmpfsRefusesSwap } from './machine.ts';
+import { accountsSwap, cgroupDriverOf, cgroupV1Message, checkMachine, runtimeNameOf, tmpfsRefusesSwap } from './machine.ts';
 import { createNodeMetrics } from './metrics.ts';
 import { createNodeView } from './node-view.ts';
 import { createPodApply } from './pod-apply.ts';
@@ -84,12 +85,32 @@ const clock = systemClock;
 // ours finds a lost event sooner).
 const auditIntervalMs = 10_000;
 const relistIntervalMs = 1_000;
+// How long the word that the start has failed may hold up the end.
+const setupEventMs = 5_000;
 
 /**
  * Runs the node until the signal aborts: opens the neighbours, starts the rooms and hands each what it needs of the others. This function is the wiring
  * diagram. Containers run on when it returns. Throws AgentError for what keeps the node from starting at all.
  */
 export async function runNode(config: Config, log: Log, outer: AbortSignal): Promise<void> {
+  await using stack = new AsyncDisposableStack();
+  const setup: Setup = { clusterStack: stack, failed: undefined };
+  try {
+    await runParts(config, log, outer, setup);
+  } catch (error) {
+    await setup.failed?.(error);
+    throw error;
+  }
+}
+
+/** What outlives the parts of a node whose start has failed, so that the failure can be told. */
+interface Setup {
+  readonly clusterStack: AsyncDisposableStack;
+  /** Set while the node starts. Never throws. */
+  failed: ((error: unknown) => Promise<void>) | undefined;
+}
+
+async function runParts(config: Config, log: Log, outer: AbortSignal, setup: Setup): Promise<void> {
   const kc = config.kubelet;
   const nodeName = nodeNameOf(config, hostName());
   await using stack = new AsyncDisposableStack();
@@ -148,7 +169,7 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
   }
   const mounts = openMounts();
 
-  const cluster = config.kubeconfig === undefined ? undefined : await openCluster(config, nodeName, stack, log, signal);
+  const cluster = config.kubeconfig === undefined ? undefined : await openCluster(config, nodeName, setup.clusterStack, log, signal);
   const nodeRef = { kind: 'Node', name: nodeName, uid: nodeName };
   const trail = createEventTrail(clock);
   const recordEvent = (
@@ -168,7 +189,16 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     log.info({ node: nodeName, type, reason, detail: message }, 'event');
     cluster?.recorder.event(nodeRef, type, reason, message);
   };
+  setup.failed = async (error) => {
+    if (outer.aborted || cluster === undefined) return;
+    nodeEvent('Warning', 'KubeletSetupFailed', messageOf(error));
+    using deadline = clock.deadline(outer, setupEventMs);
+    await cluster.recorder
+      .flush(deadline.signal)
+      .catch((cause: unknown) => log.debug({ err: messageOf(cause) }, 'nobody has heard that the start failed'));
+  };
 
+  if (cgroups.version === 1) nodeEvent('Warning', 'CgroupV1', cgroupV1Message);
   if (machine.swapBytes > 0 && !(await tmpfsRefusesSwap(mounts, config.rootDir, signal))) {
     nodeEvent(
       'Warning',
@@ -177,14 +207,27 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     );
   }
 
-  const staticSources = stack.use(startStaticSources(config, nodeName, clock, log, signal));
+  const staticSources = stack.use(startStaticSources(config, { nodeName, clock, log, recordEvent }, signal));
   const sources: ReadonlyTable<PodSpecRow>[] = [...(cluster === undefined ? [] : [cluster.pods]), ...staticSources.tables];
   const specs = stack.use(mergeSources(sources)).table;
 
   // The runtime: seen before anything is decided.
   const runtime = new Table<RuntimePod>('runtime');
   const runtimeWatch = stack.use(
-    watchRuntime({ cri, clock, log, table: runtime, signal, auditIntervalMs, relistIntervalMs, relisted: metrics.relisted }),
+    watchRuntime({
+      cri,
+      clock,
+      log,
+      table: runtime,
+      signal,
+      auditIntervalMs,
+      relistIntervalMs,
+      relisted: metrics.relisted,
+      unseen: (uid, error) => {
+        const pod = specs.get(uid)?.pod;
+        if (pod !== undefined) recordEvent(pod, 'Warning', 'FailedSync', statusFailure(error));
+      },
+    }),
   );
 
   // Plugins come as soon as their socket is there, before the first pod does, and before there is anybody to tell.
@@ -460,7 +503,10 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
       mirrorWork?.gone(uid);
       metrics.forgetPod(uid);
     },
+    nodeEvent,
     leftovers: async () => {
+      // What runs is not known: what is left behind is not either.
+      if (runtimeWatch.problem !== undefined) throw new AgentError('Unavailable', runtimeWatch.problem);
       // Of a pod that left while the agent was away nothing but its remembered status may be here.
       const remembered = [...statusJournal.entries()].map(([uid]) => uid);
       return leftovers([...volumes.listPodsOnDisk(), ...remembered], await resources.listPodCgroups(), await podLogFolders(kc.podLogsDir));
@@ -673,6 +719,7 @@ export async function runNode(config: Config, log: Log, outer: AbortSignal): Pro
     );
   }
   stack.use(startGivingMemoryBack(clock, log));
+  setup.failed = undefined;
   log.info({ node: nodeName, runtime: runtimeName, standalone: cluster === undefined }, 'node agent started');
   const watchdog =
     notify === undefined || watchdogTimeoutMs === undefined

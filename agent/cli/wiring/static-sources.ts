@@ -4,20 +4,35 @@ import type { Log } from '../../base/log.ts';
 import { type ReadonlyTable, Table } from '../../base/table.ts';
 import { type Config, isEnabled } from '../../config/config.ts';
 import { proxyAgentFor } from '../../drivers/kube/tunnel.ts';
+import type { AgentPod, PodSource } from '../../model/pod.ts';
 import { type StaticSource, startFileSource } from '../../pods/file-source.ts';
 import { startHttpSource } from '../../pods/http-source.ts';
+import { duplicateNameMessage } from '../../pods/pod-events.ts';
 import type { PodSpecRow } from '../../pods/worker.ts';
 
 export interface StaticSources extends StaticSource {
   readonly tables: readonly ReadonlyTable<PodSpecRow>[];
 }
 
+export interface StaticSourceDeps {
+  readonly nodeName: string;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly recordEvent: (pod: AgentPod, type: 'Warning', reason: 'FailedValidation', message: string) => void;
+}
+
 /** The sources of static pods that the configuration names: staticPodPath and staticPodURL. */
-export function startStaticSources(config: Config, nodeName: string, clock: Clock, log: Log, signal: AbortSignal): StaticSources {
+export function startStaticSources(
+  config: Config,
+  { nodeName, clock, log, recordEvent }: StaticSourceDeps,
+  signal: AbortSignal,
+): StaticSources {
   const kc = config.kubelet;
   const tables: Table<PodSpecRow>[] = [];
   const sources: StaticSource[] = [];
   let dispatcher: ProxyAgent | undefined;
+  const refuse = (source: PodSource) => (pod: AgentPod) =>
+    recordEvent(pod, 'Warning', 'FailedValidation', duplicateNameMessage(pod, source));
   const common = {
     nodeName,
     clock,
@@ -30,14 +45,18 @@ export function startStaticSources(config: Config, nodeName: string, clock: Cloc
   if (kc.staticPodPath !== '') {
     const table = new Table<PodSpecRow>('file-pods');
     tables.push(table);
-    sources.push(startFileSource({ ...common, table, path: kc.staticPodPath, checkIntervalMs: kc.fileCheckFrequency }));
+    sources.push(
+      startFileSource({ ...common, duplicate: refuse('file'), table, path: kc.staticPodPath, checkIntervalMs: kc.fileCheckFrequency }),
+    );
   }
   if (kc.staticPodURL !== '') {
     const table = new Table<PodSpecRow>('http-pods');
     tables.push(table);
     const { staticPodURL: url, staticPodURLHeader: headers, httpCheckFrequency } = kc;
     dispatcher = proxyAgentFor(url, process.env);
-    sources.push(startHttpSource({ ...common, table, url, headers, dispatcher, checkIntervalMs: httpCheckFrequency }));
+    sources.push(
+      startHttpSource({ ...common, duplicate: refuse('http'), table, url, headers, dispatcher, checkIntervalMs: httpCheckFrequency }),
+    );
   }
   return {
     tables,

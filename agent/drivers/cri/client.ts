@@ -6,7 +6,7 @@ import type { Log } from '../../base/log.ts';
 import { setOwn } from '../../base/own.ts';
 import { callUnary, readStream, type UnderWay } from '../grpc/call.ts';
 import { loadServices, type Method } from '../grpc/contract.ts';
-import { abortedCall, subjectOf, translateGrpcError } from '../grpc/errors.ts';
+import { abortedCall, translateGrpcError } from '../grpc/errors.ts';
 
 type Unary<Methods extends Record<keyof Methods, { request: unknown; response: unknown }>> = {
   [M in keyof Methods as Uncapitalize<M & string>]: (
@@ -73,7 +73,7 @@ export function deadlineMs(method: string, request: { timeout?: number | undefin
   }
 }
 
-/** What a request is about, for error messages. */
+/** What a request is about, for the log. */
 export function objectOf(request: object): string {
   const { container_id, pod_sandbox_id, config, image } = request as {
     container_id?: string;
@@ -102,7 +102,7 @@ export function connectCri(options: CriOptions): CriClient {
 
   function begin(name: string, signal: AbortSignal): void {
     if (closed) throw new AgentError('Canceled', `${name}: the connection to ${options.endpoint} is closed`);
-    if (signal.aborted) throw abortedCall(signal.reason, name);
+    if (signal.aborted) throw abortedCall(signal.reason);
   }
 
   async function call(channel: Client, name: string, method: Method, request: object, signal: AbortSignal): Promise<object> {
@@ -119,7 +119,7 @@ export function connectCri(options: CriOptions): CriClient {
       return await callUnary(channel, method, request, underWay, signal);
     } catch (error) {
       const object = objectOf(request);
-      const failure = signal.aborted ? abortedCall(signal.reason, subjectOf(name, object)) : translateGrpcError(error, name, object);
+      const failure = signal.aborted ? abortedCall(signal.reason) : translateGrpcError(error, name);
       log.debug({ call: name, object, tookMs: Math.round(clock.mono() - startedAt), err: failure.message }, 'runtime call failed');
       throw failure;
     }
@@ -130,7 +130,7 @@ export function connectCri(options: CriOptions): CriClient {
     try {
       yield* readStream<ContainerEventResponse>(runtimeChannel, method, {}, underWay, signal);
     } catch (error) {
-      throw signal.aborted ? abortedCall(signal.reason, 'GetContainerEvents') : translateGrpcError(error, 'GetContainerEvents', '');
+      throw signal.aborted ? abortedCall(signal.reason) : translateGrpcError(error, 'GetContainerEvents');
     }
   }
 

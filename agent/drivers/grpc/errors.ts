@@ -23,39 +23,33 @@ const codeNames = [
 ] as const;
 
 /**
- * What a gRPC peer answered. `code` is the status code's name (NotFound, Unavailable, …), `details` the peer's own words alone, and the message names
- * the call and its object before them.
+ * What a gRPC peer answered, or why it could not be asked. `code` is the status code's name (NotFound, Unavailable, …), `details` the peer's own words
+ * alone. The message is what Go's gRPC prints of a status: events and statuses show it as kubelet's do, and users search for those words.
  */
 export class GrpcError extends AgentError {
   readonly details: string;
 
-  constructor(code: string, message: string, details: string, options?: { cause?: unknown }) {
-    super(code, message, options);
+  constructor(code: string, details: string, options?: { cause?: unknown }) {
+    super(code, `rpc error: code = ${code} desc = ${details}`, options);
     this.name = 'GrpcError';
     this.details = details;
   }
 }
 
-/** Translates what grpc-js throws. `call` is the method, `object` what it was about (an ID, a name; may be empty). */
-export function translateGrpcError(error: unknown, call: string, object: string): AgentError {
+/** Translates what grpc-js throws. `call` is the method: a request that does not fit the contract names it. */
+export function translateGrpcError(error: unknown, call: string): AgentError {
   if (error instanceof AgentError) return error;
-  const subject = subjectOf(call, object);
   if (!isServiceError(error)) {
-    // A request that does not fit the contract fails in the serializer, before anything is sent.
-    return new AgentError('Internal', `${subject}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+    // Such a request fails in the serializer, before anything is sent.
+    return new AgentError('Internal', `${call}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
   }
-  const code = codeNames[error.code] ?? 'Unknown';
-  return new GrpcError(code, `${subject}: ${code}: ${error.details}`, error.details, { cause: error });
+  return new GrpcError(codeNames[error.code] ?? 'Unknown', error.details, { cause: error });
 }
 
-export function subjectOf(call: string, object: string): string {
-  return object === '' ? call : `${call} ${object}`;
-}
-
-/** A call that its signal ended: `DeadlineExceeded` when a deadline did, else `Canceled`. `subject`, which may be empty, comes before the reason. */
-export function abortedCall(reason: unknown, subject: string): AgentError {
-  const code = hasCode(reason, 'DeadlineExceeded') ? 'DeadlineExceeded' : 'Canceled';
-  return new AgentError(code, `${subject === '' ? '' : `${subject}: `}${messageOf(reason)}`, { cause: reason });
+/** A call that its signal ended. One whose deadline did reads as in Go; of any other the message is the signal's reason. */
+export function abortedCall(reason: unknown): AgentError {
+  if (hasCode(reason, 'DeadlineExceeded')) return new GrpcError('DeadlineExceeded', 'context deadline exceeded', { cause: reason });
+  return new AgentError('Canceled', messageOf(reason), { cause: reason });
 }
 
 function isServiceError(error: unknown): error is ServiceError {

@@ -3,9 +3,9 @@ import type { Clock } from '../../base/clock.ts';
 import { AgentError, messageOf } from '../../base/errors.ts';
 import { callUnary, readStream, type UnderWay } from '../grpc/call.ts';
 import type { Method } from '../grpc/contract.ts';
-import { abortedCall, GrpcError, translateGrpcError } from '../grpc/errors.ts';
+import { abortedCall, translateGrpcError } from '../grpc/errors.ts';
 
-/** A plugin's socket that has been reached. Calls reject with AgentErrors whose message is what a Go client would say: `rpc error: code = … desc = …`. */
+/** A plugin's socket that has been reached. Calls reject with GrpcErrors. */
 export interface UnixClient extends Disposable {
   call<Response>(method: Method, request: object, signal: AbortSignal): Promise<Response>;
   /** What the server streams; throws when the stream breaks. */
@@ -53,22 +53,16 @@ export async function connectUnix(path: string, clock: Clock, signal: AbortSigna
       try {
         return (await callUnary(client, method, request, underWay, callSignal)) as Response;
       } catch (error) {
-        throw callSignal.aborted ? abortedCall(callSignal.reason, '') : toldByPeer(error, method);
+        throw callSignal.aborted ? abortedCall(callSignal.reason) : translateGrpcError(error, method.path);
       }
     },
     async *stream<Response extends object>(method: Method, request: object, callSignal: AbortSignal) {
       try {
         yield* readStream<Response>(client, method, request, underWay, callSignal);
       } catch (error) {
-        throw callSignal.aborted ? abortedCall(callSignal.reason, '') : toldByPeer(error, method);
+        throw callSignal.aborted ? abortedCall(callSignal.reason) : translateGrpcError(error, method.path);
       }
     },
     [Symbol.dispose]: () => client.close(),
   };
-}
-
-function toldByPeer(error: unknown, method: Method): AgentError {
-  const translated = translateGrpcError(error, method.path, '');
-  if (!(translated instanceof GrpcError)) return translated;
-  return new AgentError(translated.code, `rpc error: code = ${translated.code} desc = ${translated.details}`, { cause: error });
 }

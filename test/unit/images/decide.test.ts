@@ -1,16 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { AgentError } from '../../../agent/base/errors.ts';
+import { GrpcError } from '../../../agent/drivers/grpc/errors.ts';
 import { afterPullFailure, type ImageFacts, isForgotten, judgePullErrors, nextImageStep } from '../../../agent/images/decide.ts';
 import { formatGoDuration, parseGoDuration } from '../../../agent/images/go-duration.ts';
-
-class Spoken extends AgentError {
-  readonly details: string;
-  constructor(code: string, details: string) {
-    super(code, `PullImage web: ${code}: ${details}`);
-    this.details = details;
-  }
-}
 
 const base: ImageFacts = { image: 'web:1', pullPolicy: 'IfNotPresent', now: 100_000 };
 const backoff = { delayMs: 20_000, failedAt: 90_000, lastError: 'ErrImagePull: no such tag' };
@@ -90,35 +82,35 @@ for (const [name, facts, event, message] of words)
 const failures: [string, unknown[], reason: string, message: string, event: string][] = [
   [
     'a gRPC status keeps its code',
-    [new Spoken('NotFound', 'failed to resolve reference')],
+    [new GrpcError('NotFound', 'failed to resolve reference')],
     'ErrImagePull',
     'rpc error: code = NotFound desc = failed to resolve reference',
     'Failed to pull image "web": rpc error: code = NotFound desc = failed to resolve reference',
   ],
   [
     'an unknown code says nothing and is dropped',
-    [new Spoken('Unknown', 'disk on fire')],
+    [new GrpcError('Unknown', 'disk on fire')],
     'ErrImagePull',
     'disk on fire',
     'Failed to pull image "web": disk on fire',
   ],
   [
     'several credentials, several errors',
-    [new Spoken('Unknown', 'a'), new Spoken('Unknown', 'b'), new Spoken('Unknown', 'a')],
+    [new GrpcError('Unknown', 'a'), new GrpcError('Unknown', 'b'), new GrpcError('Unknown', 'a')],
     'ErrImagePull',
     '[a, b]',
     'Failed to pull image "web": [a, b]',
   ],
   [
     'the registry is away',
-    [new Spoken('Unknown', 'RegistryUnavailable: no route')],
+    [new GrpcError('Unknown', 'RegistryUnavailable: no route')],
     'RegistryUnavailable',
     'image pull failed for web because the registry is unavailable: no route',
     'Failed to pull image "web": RegistryUnavailable: no route',
   ],
   [
     'a bad signature',
-    [new Spoken('Unknown', 'SignatureValidationFailed')],
+    [new GrpcError('Unknown', 'SignatureValidationFailed')],
     'SignatureValidationFailed',
     'image pull failed for web because the signature validation failed',
     'Failed to pull image "web": SignatureValidationFailed',

@@ -7,6 +7,7 @@ import { setImmediate } from 'node:timers/promises';
 import { type Clock, systemClock } from '../../../agent/base/clock.ts';
 import { AgentError } from '../../../agent/base/errors.ts';
 import { silentLog } from '../../../agent/base/log.ts';
+import { GrpcError } from '../../../agent/drivers/grpc/errors.ts';
 import { openRecordFiles } from '../../../agent/drivers/images/record-files.ts';
 import { createImages, ImageError, type ImageRequest, type ImageSettings, type ImagesOptions } from '../../../agent/images/worker.ts';
 import type { Secret } from '../../../agent/model/generated/api.ts';
@@ -14,14 +15,6 @@ import type { AgentPod } from '../../../agent/model/pod.ts';
 import type { PullImageRequest } from '../../../cri-protos/generated/cri.ts';
 
 const never = new AbortController().signal;
-
-class Spoken extends AgentError {
-  readonly details: string;
-  constructor(code: string, details: string) {
-    super(code, details);
-    this.details = details;
-  }
-}
 
 interface Pull {
   readonly request: PullImageRequest;
@@ -74,7 +67,7 @@ function build(root: string, change: Partial<ImagesOptions>) {
       imageStatus: async ({ image }) => {
         const name = image?.image ?? '';
         calls.push(`status ${name}`);
-        if (refuse.status) throw new Spoken('Unavailable', 'no runtime');
+        if (refuse.status) throw new GrpcError('Unavailable', 'no runtime');
         const id = present.get(name);
         return { image: id === undefined ? undefined : { id, size: 4096 } };
       },
@@ -179,7 +172,7 @@ test('a failed pull: ErrImagePull, then back-off at once, then another try', asy
   await withImages(async ({ root, images, pulls, events, pass }) => {
     const first = images.ensureImage(want('web:1', { policy: 'Always' }), never);
     await settled(() => pulls.length === 1);
-    pulls[0]?.fail(new Spoken('NotFound', 'no such tag'));
+    pulls[0]?.fail(new GrpcError('NotFound', 'no such tag'));
     const error = await rejection(first);
     assert.deepEqual([error.code, error.message, error.retryAt], ['ErrImagePull', 'rpc error: code = NotFound desc = no such tag', 11_000]);
     assert.deepEqual(readdirSync(join(root, 'image_manager/pulling')), []);
@@ -206,7 +199,7 @@ test('a failed pull: ErrImagePull, then back-off at once, then another try', asy
     pass(10_000);
     const again = images.ensureImage(want('web:1', { policy: 'Always' }), never);
     await settled(() => pulls.length === 3);
-    pulls[2]?.fail(new Spoken('Unknown', 'still not'));
+    pulls[2]?.fail(new GrpcError('Unknown', 'still not'));
     assert.equal((await rejection(again)).retryAt, 31_000);
     images.forgetPod('uid-a');
     const fresh = images.ensureImage(want('web:1', { policy: 'Always' }), never);
@@ -232,7 +225,7 @@ test('an image volume is pulled the same way, its events without a container', a
       never,
     );
     await settled(() => pulls.length === 1);
-    pulls[0]?.fail(new Spoken('Unknown', 'no'));
+    pulls[0]?.fail(new GrpcError('Unknown', 'no'));
     await rejection(ensured);
     assert.deepEqual(events, [
       'a Normal Pulling Pulling image "data:1" @undefined',
@@ -246,7 +239,7 @@ test('credentials are tried in turn; the one that worked is what counts later', 
     const secrets = [secret('s1', 'wrong'), secret('s2', 'right')];
     const ensured = images.ensureImage(want('r.io/web:1', { secrets }), never);
     await settled(() => pulls.length === 1);
-    pulls[0]?.fail(new Spoken('Unknown', 'denied'));
+    pulls[0]?.fail(new GrpcError('Unknown', 'denied'));
     await settled(() => pulls.length === 2);
     pulls[1]?.done('sha256:web');
     await ensured;
@@ -260,7 +253,7 @@ test('credentials are tried in turn; the one that worked is what counts later', 
     assert.equal((await rejection(images.ensureImage(want('r.io/web:1', { pod: 'c', policy: 'Never' }), never))).code, 'ErrImageNeverPull');
     const denied = images.ensureImage(want('r.io/web:1', { pod: 'd' }), never);
     await settled(() => pulls.length === 3);
-    pulls[2]?.fail(new Spoken('Unknown', 'denied'));
+    pulls[2]?.fail(new GrpcError('Unknown', 'denied'));
     assert.equal((await rejection(denied)).code, 'ErrImagePull');
     assert.equal(present.get('r.io/web:1'), 'sha256:web');
   });
@@ -441,7 +434,7 @@ test('an image that arrived although its pull was called off is not open to pods
       assert.equal(readdirSync(join(root, 'image_manager/pulled')).length, seen ? 1 : 0);
       const other = images.ensureImage(want('r.io/web:1', { pod: 'b' }), never);
       await settled(() => pulls.length === 2);
-      pulls[1]?.fail(new Spoken('Unknown', 'unauthorized'));
+      pulls[1]?.fail(new GrpcError('Unknown', 'unauthorized'));
       assert.equal((await rejection(other)).code, 'ErrImagePull');
       assert.equal(
         (await rejection(images.ensureImage(want('r.io/web:1', { pod: 'c', policy: 'Never' }), never))).code,
@@ -457,7 +450,7 @@ test('a pull of a preloaded image that ends in the dark does not take it from ot
       present.set('r.io/web:1', 'sha256:web');
       const first = images.ensureImage(want('r.io/web:1', { policy: 'Always' }), never);
       await settled(() => pulls.length === 1);
-      pulls[0]?.fail(new Spoken(code, 'registry away'));
+      pulls[0]?.fail(new GrpcError(code, 'registry away'));
       assert.equal((await rejection(first)).code, 'ErrImagePull');
       assert.equal((await images.ensureImage(want('r.io/web:1', { pod: 'b' }), never)).pulled, false);
     });
@@ -499,7 +492,7 @@ test('who asks while a record is being written does not take the image for a pre
       letGo();
       await first;
       await settled(() => pulls.length === 2);
-      pulls[1]?.fail(new Spoken('Unknown', 'unauthorized'));
+      pulls[1]?.fail(new GrpcError('Unknown', 'unauthorized'));
       assert.equal((await rejection(other)).code, 'ErrImagePull');
     },
     {

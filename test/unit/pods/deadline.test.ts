@@ -9,6 +9,7 @@ import { exitAll, startWorld, stopSandboxes } from './worker-world.ts';
 for (const source of ['file', 'api'] as const) {
   test(`activeDeadlineSeconds counts from the start that we know of: a pod from ${source}`, { timeout: 5000 }, async () => {
     let aheadMs = 0;
+    const events: string[] = [];
     const stopped = Promise.withResolvers<void>();
     const nothing = async (): Promise<void> => undefined;
     const row = (): PodSpecRow => ({ pod: pod({ activeDeadlineSeconds: 600 }), source });
@@ -23,7 +24,13 @@ for (const source of ['file', 'api'] as const) {
         },
         stopPodSandbox: async () => stopSandboxes(w, 'u1'),
       }),
-      apply: () => ({ ensureCgroup: nothing, mountVolumes: nothing, unmountVolumes: nothing, removeCgroup: nothing }),
+      apply: () => ({
+        recordEvent: (_pod, type, reason, message) => void events.push(`${type} ${reason} ${message}`),
+        ensureCgroup: nothing,
+        mountVolumes: nothing,
+        unmountVolumes: nothing,
+        removeCgroup: nothing,
+      }),
     });
     const first = Promise.withResolvers<void>();
     using _ = at.pods.statuses.subscribe(() => first.resolve());
@@ -32,5 +39,6 @@ for (const source of ['file', 'api'] as const) {
     at.specs.set('u1', row());
     await stopped.promise;
     assert.equal(at.pods.activity('u1')?.lifecycle, 'terminating');
+    assert.equal(events[0], 'Normal DeadlineExceeded Pod was active on the node longer than the specified deadline');
   });
 }

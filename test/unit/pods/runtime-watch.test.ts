@@ -87,7 +87,8 @@ async function watching() {
   const controller = new AbortController();
   const synced = new Promise<void>((resolve) => table.onSynced(resolve));
   const common = { clock: systemClock, log: silentLog, signal: controller.signal, auditIntervalMs: 60_000, relistIntervalMs: 60_000 };
-  const watch = watchRuntime({ ...common, cri: runtime.cri, table });
+  const unseen: string[] = [];
+  const watch = watchRuntime({ ...common, cri: runtime.cri, table, unseen: (uid, error) => void unseen.push(`${uid} ${error}`) });
   await synced;
   runtime.calls.length = 0;
   const row = (): string => {
@@ -95,7 +96,16 @@ async function watching() {
     return [...(pod?.sandboxes ?? []).map((s) => s.id), ...(pod?.containers ?? []).map((c) => `${c.id} ${c.state}`)].toSorted().join(', ');
   };
   const quiet = (): Promise<void> => systemClock.sleep(60, controller.signal);
-  return { ...runtime, table, watch, row, quiet, signal: controller.signal, [Symbol.asyncDispose]: () => watch[Symbol.asyncDispose]() };
+  return {
+    ...runtime,
+    table,
+    watch,
+    unseen,
+    row,
+    quiet,
+    signal: controller.signal,
+    [Symbol.asyncDispose]: () => watch[Symbol.asyncDispose](),
+  };
 }
 
 test('what has just been made costs one call each', async () => {
@@ -107,6 +117,17 @@ test('what has just been made costs one call each', async () => {
   await w.watch.observe('u1', w.signal, { sandboxId: 's1', containerId: 'c1' });
   assert.equal(w.row(), 'c1 running, s1');
   assert.deepEqual(w.calls, ['sandbox s1', 'container c1']);
+});
+
+test('whoever is told of a pod that the runtime cannot tell about learns why', async () => {
+  await using w = await watching();
+  w.held.sandboxes.add('s1');
+  w.cri.podSandboxStatus = async () => {
+    throw new AgentError('Internal', 'no such shim');
+  };
+  w.tell('CONTAINER_STOPPED_EVENT', 's1');
+  await w.quiet();
+  assert.deepEqual(w.unseen, ['u1 AgentError: no such shim']);
 });
 
 test('what was made and is gone again makes a look at the whole', async () => {

@@ -131,6 +131,7 @@ export function startWorld({ wants = [], holds = [], cri, apply, options }: Stor
     remember: () => undefined,
     forgotten: () => undefined,
     leftovers: async () => [],
+    nodeEvent: () => undefined,
     ...options,
   });
   return world;
