@@ -3,7 +3,7 @@ import path from 'node:path';
 import { AgentError, messageOf } from '../base/errors.ts';
 import { ownValue, setOwn } from '../base/own.ts';
 import { type FeatureGateName, gateEnabled } from './feature-gates.ts';
-import { type ParsedFlags, parseFlags } from './flags.ts';
+import { parseFlags } from './flags.ts';
 import {
   decodeKubeletConfiguration,
   encodeKubeletConfiguration,
@@ -16,6 +16,7 @@ import {
   withDefaults,
 } from './kubelet-configuration.ts';
 import { checkDns1123Subdomain, checkLabelValue, checkQualifiedName } from './names.ts';
+import type { ParsedFlags } from './pflag.ts';
 import { checkSupport } from './support.ts';
 
 /** What the configuration reads files with. Both reject with an errno `code` when the path can't be read. */
