@@ -42,8 +42,7 @@ const shells: { file: RegExp; why: string }[] = [
     file: /^agent\/pods\/(runtime-watch|status-writer|file-source|http-source)\.ts$/,
     why: 'loops between a neighbour and a table, with a lifetime of their own',
   },
-  { file: /^agent\/pods\/hooks\.ts$/, why: 'postStart and preStop: http calls into pods' },
-  { file: /^agent\/probes\/(attempt|http-attempt)\.ts$/, why: 'one attempt of a probe: http, tcp and gRPC calls into pods' },
+  { file: /^agent\/probes\/attempt\.ts$/, why: 'one attempt of a probe: tcp and gRPC calls into pods' },
 ];
 
 /**
@@ -90,11 +89,10 @@ const shellIo: { file: RegExp; may: readonly string[]; why: string }[] = [
     why: 'the folder of manifests is watched, and what is read is whatever the watch told of',
   },
   { file: /^agent\/pods\/http-source\.ts$/, may: ['undici'], why: 'manifests from a URL: a GET that nobody else makes' },
-  { file: /^agent\/pods\/hooks\.ts$/, may: ['node:http', 'node:https', 'node:net'], why: 'httpGet hooks' },
   {
-    file: /^agent\/probes\/(attempt|http-attempt)\.ts$/,
-    may: ['node:http', 'node:http2', 'node:net', 'node:tls', '@grpc/grpc-js'],
-    why: 'httpGet, tcpSocket and grpc probes',
+    file: /^agent\/probes\/attempt\.ts$/,
+    may: ['node:net', '@grpc/grpc-js'],
+    why: 'tcpSocket and grpc probes; what speaks HTTP is a driver, which hooks use as well',
   },
 ];
 

@@ -86,6 +86,15 @@ export interface ApplyDeps {
   readonly containerActuated: (pod: AgentPod, container: string, resources: ResourceRequirements | undefined) => void;
   /** Told that the pod's cgroup has been told all that the pod was given. */
   readonly podActuated: (pod: AgentPod) => void;
+  /** A hook's command with its `$(NAME)` replaced by what the container has in its environment. */
+  readonly expandHook: (
+    pod: AgentPod,
+    container: Container,
+    id: string,
+    command: readonly string[],
+    signal: AbortSignal,
+  ) => Promise<string[]>;
+  readonly httpGet: HookDeps['httpGet'];
   readonly mountVolumes: (pod: AgentPod, signal: AbortSignal) => Promise<void>;
   readonly unmountVolumes: (uid: string, signal: AbortSignal) => Promise<void>;
   /** Removes the pod's folder; refuses while anything is mounted below it. */
@@ -334,10 +343,13 @@ async function startContainer(
   return id;
 }
 
-function hookDeps({ clock, cri, recordEvent, count }: ApplyDeps, pod: AgentPod): HookDeps {
+function hookDeps(deps: ApplyDeps, pod: AgentPod, container: Container, id: string): HookDeps {
+  const { clock, cri, recordEvent, count } = deps;
   return {
     clock,
     execSync: cri.execSync,
+    expand: (command, signal) => deps.expandHook(pod, container, id, command, signal),
+    httpGet: deps.httpGet,
     fellBack(host) {
       count?.({ kind: 'hookFellBack' });
       // The words are kubelet's (pkg/kubelet/lifecycle/handlers.go).
@@ -359,7 +371,7 @@ async function postStart(
   const handler = container.lifecycle?.postStart;
   if (handler === undefined) return;
   try {
-    await runHook(hookDeps(deps, pod), pod, container, id, runtime.sandboxes[0]?.ips[0], handler, signal);
+    await runHook(hookDeps(deps, pod, container, id), pod, container, id, runtime.sandboxes[0]?.ips[0], handler, signal);
   } catch (error) {
     if (signal.aborted) throw error;
     const path = fieldPathOf(pod, container.name);
@@ -395,13 +407,19 @@ async function preStop(
   if (handler === undefined) return;
   deps.recordEvent(pod, 'Normal', 'Killing', action.message, fieldPathOf(pod, action.container));
   const { clock } = deps;
-  const hook = runHook(hookDeps(deps, pod), pod, container, action.id, runtime.sandboxes[0]?.ips[0], handler, signal).catch(
-    (error: unknown) => {
-      // A hook that fails does not keep the container alive; nor does one that goes on after its time, and ends with the container.
-      if (signal.aborted) throw error;
-      if (!overdue) deps.recordEvent(pod, 'Warning', 'FailedPreStopHook', 'PreStopHook failed', fieldPathOf(pod, action.container));
-    },
-  );
+  const hook = runHook(
+    hookDeps(deps, pod, container, action.id),
+    pod,
+    container,
+    action.id,
+    runtime.sandboxes[0]?.ips[0],
+    handler,
+    signal,
+  ).catch((error: unknown) => {
+    // A hook that fails does not keep the container alive; nor does one that goes on after its time, and ends with the container.
+    if (signal.aborted) throw error;
+    if (!overdue) deps.recordEvent(pod, 'Warning', 'FailedPreStopHook', 'PreStopHook failed', fieldPathOf(pod, action.container));
+  });
   let overdue = false;
   const { promise: late, resolve } = Promise.withResolvers<void>();
   using _timer = clock.after(action.graceSeconds * 1000, () => {

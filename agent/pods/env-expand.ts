@@ -74,3 +74,44 @@ export function expandSubPath(
   const path = expand(expression, lookup, longestArgumentBytes, 'a subPathExpr');
   return { path, missing };
 }
+
+/** The names that `$(NAME)` in these texts may stand for. */
+export function referredNames(texts: readonly string[]): Set<string> {
+  return new Set(texts.flatMap((text) => [...text.matchAll(/\$\(([^)]*)\)/g)].map(([, name = '']) => name)));
+}
+
+/**
+ * Expands a lifecycle hook's command, which kubelet runs as it is written. So only the references to variables that there are may change:
+ * `$(NAME)` becomes the value, `$$(NAME)` a plain `$(NAME)`. `$$` and `$(date)` are a shell's, and stay.
+ */
+export function expandHookCommand(command: readonly string[], values: ReadonlyMap<string, string>): string[] {
+  return command.map((text) =>
+    text.replace(/\$?\$\(([^)]*)\)/g, (reference, name: string) => {
+      const value = values.get(name);
+      if (value === undefined) return reference;
+      return reference.startsWith('$$') ? reference.slice(1) : value;
+    }),
+  );
+}
+
+/**
+ * The environment that a container was made with, from what a runtime tells of it when asked for everything: containerd keeps the request.
+ * Undefined when the runtime does not tell.
+ */
+export function madeEnvironment(info: string | undefined): Map<string, string> | undefined {
+  if (info === undefined) return undefined;
+  let told: unknown;
+  try {
+    told = JSON.parse(info);
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined;
+    throw error;
+  }
+  const envs = (told as { config?: { envs?: unknown } | null } | null)?.config?.envs;
+  if (!Array.isArray(envs)) return undefined;
+  const values = new Map<string, string>();
+  for (const each of envs as ({ key?: unknown; value?: unknown } | null)[]) {
+    if (typeof each?.key === 'string') values.set(each.key, typeof each.value === 'string' ? each.value : '');
+  }
+  return values;
+}

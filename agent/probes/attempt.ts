@@ -3,8 +3,7 @@ import { Client, credentials } from '@grpc/grpc-js';
 import type { ExecSyncRequest, ExecSyncResponse } from '../../cri-protos/generated/cri.ts';
 import type { Clock } from '../base/clock.ts';
 import { hasCode, messageOf } from '../base/errors.ts';
-import { ownValue } from '../base/own.ts';
-import { joinHostPort } from './targets.ts';
+import { dialErrorText, isConnectionRefused, joinHostPort } from '../base/net-errors.ts';
 
 /** How one attempt of a probe ended. */
 export type Attempt =
@@ -20,28 +19,8 @@ export type Attempt =
   /** The probe itself could not be carried out: it says nothing about the container. */
   | { readonly kind: 'error'; readonly message: string };
 
-// kubelet's maxRespBodyLength and maxReadLength (pkg/probe/{http,exec}).
-export const maxOutputBytes = 10 * 1024;
-
-export const dialErrors: Readonly<Record<string, string>> = {
-  ECONNREFUSED: 'connect: connection refused',
-  EHOSTUNREACH: 'connect: no route to host',
-  ENETUNREACH: 'connect: network is unreachable',
-  ECONNRESET: 'read: connection reset by peer',
-  ETIMEDOUT: 'connect: connection timed out',
-  EINVAL: 'connect: invalid argument',
-};
-
-/** A network error in the words of a Go program: people search their logs for them. */
-export function dialText(error: unknown, host: string, port: number): string {
-  const code = (error as NodeJS.ErrnoException).code ?? '';
-  if (code === 'ENOTFOUND') return `dial tcp: lookup ${host}: no such host`;
-  return `dial tcp ${joinHostPort(host, port)}: ${ownValue(dialErrors, code) ?? messageOf(error)}`;
-}
-
-export function isRefused(error: unknown): boolean {
-  return (error as NodeJS.ErrnoException).code === 'ECONNREFUSED';
-}
+// kubelet's maxReadLength (pkg/probe/exec).
+const maxOutputBytes = 10 * 1024;
 
 /** Opens a TCP connection and closes it. */
 export async function tcpAttempt(host: string, port: number, timeoutMs: number, clock: Clock, signal: AbortSignal): Promise<Attempt> {
@@ -56,7 +35,7 @@ export async function tcpAttempt(host: string, port: number, timeoutMs: number, 
     const onTimeout = (): void => end({ kind: 'failure', message: `dial tcp ${joinHostPort(host, port)}: i/o timeout` });
     deadline.signal.addEventListener('abort', onTimeout, { once: true });
     socket.once('connect', () => end({ kind: 'success' }));
-    socket.on('error', (error) => end({ kind: 'failure', message: dialText(error, host, port), refused: isRefused(error) }));
+    socket.on('error', (error) => end({ kind: 'failure', message: dialErrorText(error, host, port), refused: isConnectionRefused(error) }));
     if (deadline.signal.aborted) onTimeout();
   });
 }
@@ -64,11 +43,11 @@ export async function tcpAttempt(host: string, port: number, timeoutMs: number, 
 /** Runs a command in a container through the runtime, which ends it when its time is over. */
 export type ExecSync = (request: ExecSyncRequest, signal: AbortSignal) => Promise<ExecSyncResponse>;
 
-/** Exit code 0 is good. What keeps the command from being run at all is an error, except that its time was over. */
+/** Runs `command`, which the probe has `written`. Exit code 0 is good. What keeps the command from being run at all is an error, except that its time was over. */
 export async function execAttempt(
   execSync: ExecSync,
   containerId: string,
-  command: readonly string[],
+  { command, written }: { readonly command: readonly string[]; readonly written: readonly string[] },
   timeoutMs: number,
   signal: AbortSignal,
 ): Promise<Attempt> {
@@ -82,7 +61,8 @@ export async function execAttempt(
     return { kind: 'failure', message: output.subarray(0, maxOutputBytes).toString('utf8') };
   } catch (error) {
     if (hasCode(error, 'DeadlineExceeded')) {
-      return { kind: 'failure', message: `command timed out: "${command.join(' ')}" timed out after ${timeoutMs / 1000}s` };
+      // As it was written: what its variables stand for may be secret, and events are read by many.
+      return { kind: 'failure', message: `command timed out: "${written.join(' ')}" timed out after ${timeoutMs / 1000}s` };
     }
     return { kind: 'error', message: messageOf(error) };
   }

@@ -3,12 +3,13 @@ import { AgentError, messageOf } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import { startLoop } from '../base/loop.ts';
 import { type ReadonlyTable, Table } from '../base/table.ts';
+import { resolveContainerPort } from '../model/container-port.ts';
 import type { Container, Probe } from '../model/generated/api.ts';
 import type { AgentPod } from '../model/pod.ts';
 import { type Attempt, type ExecSync, execAttempt, grpcAttempt, tcpAttempt } from './attempt.ts';
 import { createBudget } from './budget.ts';
-import { httpAttempt } from './http-attempt.ts';
-import { httpTarget, type ProbeTarget, probeTargets, type RunningPod, resolveProbePort } from './targets.ts';
+import { type HttpGet, httpAttempt } from './http-attempt.ts';
+import { type ProbeTarget, probeTargets, type RunningPod } from './targets.ts';
 import {
   afterResult,
   eagerDelayMs,
@@ -45,8 +46,9 @@ export interface ProbesOptions {
   readonly hostIp: () => string | undefined;
   /** The runtime's ExecSync. Its DeadlineExceeded is a probe that took too long. */
   readonly execSync: ExecSync;
-  /** Replaces `$(NAME)` in a command. */
-  readonly expand: (texts: readonly string[], env: Iterable<{ readonly name: string; readonly value: string }>) => string[];
+  readonly httpGet: HttpGet;
+  /** A probe's command with its `$(NAME)` replaced by what the container has in its environment. Throws when that cannot be told. */
+  readonly expand: (target: ProbeTarget, command: readonly string[], signal: AbortSignal) => Promise<readonly string[]>;
   readonly event: (pod: AgentPod, type: 'Normal' | 'Warning', reason: string, message: string, fieldPath: string) => void;
   readonly journal?: ProbeJournal | undefined;
   /** Told of every counted attempt, for metrics. */
@@ -295,17 +297,16 @@ export function startProbes(options: ProbesOptions): Probes {
     const timeoutMs = timeoutMsOf(probe);
     const podIp = target.podIp ?? '';
     if (probe.exec !== undefined) {
-      // As upstream: only what the spec gives literally, for the container's full environment is the runtime's.
-      const env = (container.env ?? []).map(({ name, value }) => ({ name, value: value ?? '' }));
-      const command = options.expand(probe.exec.command ?? [], env);
-      return await execs.run(signal, () => execAttempt(options.execSync, target.id, command, timeoutMs, signal));
+      const written = probe.exec.command ?? [];
+      const command = await options.expand(target, written, signal);
+      return await execs.run(signal, () => execAttempt(options.execSync, target.id, { command, written }, timeoutMs, signal));
     }
     if (probe.httpGet !== undefined) {
-      const request = httpTarget(probe.httpGet, container, podIp, userAgent);
-      return 'problem' in request ? { kind: 'error', message: request.problem } : await httpAttempt(request, timeoutMs, clock, signal);
+      const question = { action: probe.httpGet, container, podIp, userAgent };
+      return await httpAttempt(options.httpGet, question, timeoutMs, clock, signal);
     }
     if (probe.tcpSocket !== undefined) {
-      const port = resolveProbePort(probe.tcpSocket.port, container);
+      const port = resolveContainerPort(probe.tcpSocket.port, container);
       if ('problem' in port) return { kind: 'error', message: port.problem };
       return await tcpAttempt(probe.tcpSocket.host || podIp, port.port, timeoutMs, clock, signal);
     }

@@ -265,15 +265,16 @@ function insideTests(socket: string, cgroup: string, folder: string): void {
   });
 
   test('an exec probe that takes too long fails, and its command is ended', async () => {
-    const execSync = client.execSync.bind(client);
-    assert.deepEqual(await execAttempt(execSync, container, ['true'], 5000, never), { kind: 'success' });
-    const failed = await execAttempt(execSync, container, ['sh', '-c', 'echo bad; exit 1'], 5000, never);
+    const attempt = (command: string[], timeoutMs: number) =>
+      execAttempt(client.execSync.bind(client), container, { command, written: command }, timeoutMs, never);
+    assert.deepEqual(await attempt(['true'], 5000), { kind: 'success' });
+    const failed = await attempt(['sh', '-c', 'echo bad; exit 1'], 5000);
     assert.deepEqual(failed, { kind: 'failure', message: 'bad\n' });
-    const slow = await execAttempt(execSync, container, ['sleep', '4242'], 1000, never);
+    const slow = await attempt(['sleep', '4242'], 1000);
     assert.deepEqual(slow, { kind: 'failure', message: 'command timed out: "sleep 4242" timed out after 1s' });
     const left = execFileSync('sh', ['-c', 'pgrep -xf "sleep 4242" || true']).toString();
     assert.equal(left, '');
-    assert.equal((await execAttempt(execSync, container, ['/no-such-command'], 5000, never)).kind, 'error');
+    assert.equal((await attempt(['/no-such-command'], 5000)).kind, 'error');
   });
 
   test('logs -f goes on across a rotation and ends with the container', async () => {

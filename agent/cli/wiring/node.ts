@@ -13,6 +13,7 @@ import { nodeNameOf, nodeSettings } from '../../config/node-settings.ts';
 import { openCgroups } from '../../drivers/cgroup/cgroups.ts';
 import { systemdCgroups } from '../../drivers/cgroup/systemd.ts';
 import { connectCri } from '../../drivers/cri/client.ts';
+import { httpGet } from '../../drivers/http/get.ts';
 import { openJournal } from '../../drivers/journal/journal.ts';
 import { openPodResources } from '../../drivers/journal/pod-resources.ts';
 import { pathOf } from '../../drivers/kube/client.ts';
@@ -37,7 +38,6 @@ import { cgroupCapacity, effectiveReservations } from '../../node/capacity.ts';
 import { startNode } from '../../node/worker.ts';
 import { admitPod } from '../../pods/admission.ts';
 import type { DnsSettings } from '../../pods/dns.ts';
-import { expandAll } from '../../pods/env-expand.ts';
 import { leftovers } from '../../pods/leftovers.ts';
 import { type Mirrors, startMirrors } from '../../pods/mirror-worker.ts';
 import type { RuntimePod } from '../../pods/observed.ts';
@@ -374,22 +374,6 @@ async function runParts(config: Config, log: Log, outer: AbortSignal, setup: Set
   const { table: endings } = stack.use(await openEndings(join(config.rootDir, 'keelson', 'endings'), log, specs, runtime));
   const statusJournal = stack.use(await openJournal<PodStatus>(join(config.rootDir, 'keelson', 'statuses'), log));
   const verdictJournal = stack.use(await openJournal<ProbeVerdicts>(join(config.rootDir, 'keelson', 'verdicts'), log));
-  const { verdicts } = stack.use(
-    startProbes({
-      clock,
-      log,
-      signal,
-      pods: specs,
-      runtime,
-      endings,
-      hostIp: () => hostIps()[0],
-      execSync: (request, s) => cri.execSync(request, s),
-      expand: expandAll,
-      event: recordEvent,
-      observe: metrics.probes.observe,
-      journal: verdictJournal,
-    }),
-  );
   const policy: ContainerPolicy = {
     ...cgroupPolicy,
     cgroupVersion: cgroups.version,
@@ -417,6 +401,7 @@ async function runParts(config: Config, log: Log, outer: AbortSignal, setup: Set
   });
   const apply = createPodApply({
     cri,
+    runtime,
     clock,
     log,
     recordEvent,
@@ -448,6 +433,23 @@ async function runParts(config: Config, log: Log, outer: AbortSignal, setup: Set
     services: cluster?.services,
     runtimeClasses: cluster?.runtimeClasses,
   });
+  const { verdicts } = stack.use(
+    startProbes({
+      clock,
+      log,
+      signal,
+      pods: specs,
+      runtime,
+      endings,
+      hostIp: () => hostIps()[0],
+      execSync: (request, s) => cri.execSync(request, s),
+      httpGet,
+      expand: (target, command, s) => apply.expandProbe(target.pod, target.container, target.id, command, s),
+      event: recordEvent,
+      observe: metrics.probes.observe,
+      journal: verdictJournal,
+    }),
+  );
   // The Node as it was read for an admission; the watch may be behind it, or ahead.
   let readNode: AgentNode | undefined;
   const podsOptions: PodsOptions = {

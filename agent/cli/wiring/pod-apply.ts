@@ -8,6 +8,7 @@ import type { ReadonlyTable } from '../../base/table.ts';
 import type { DeviceParts } from '../../devices/grants.ts';
 import type { Devices } from '../../devices/worker.ts';
 import type { CriClient } from '../../drivers/cri/client.ts';
+import { httpGet } from '../../drivers/http/get.ts';
 import type { Mounts } from '../../drivers/mounts/mounts.ts';
 import type { Images } from '../../images/worker.ts';
 import type { Container, ImageVolumeSource, RuntimeClass, Service } from '../../model/generated/api.ts';
@@ -16,7 +17,7 @@ import type { ResourceList } from '../../model/resources.ts';
 import { type Occurrence, type RecordEvent, targetOf } from '../../pods/apply.ts';
 import { containerConfig, terminationPath } from '../../pods/container-config.ts';
 import { type DnsSettings, podDns, podHostname, sandboxHostname } from '../../pods/dns.ts';
-import { makeEnvironment } from '../../pods/env.ts';
+import { type EnvVarValue, makeEnvironment, type ObjectLookup } from '../../pods/env.ts';
 import { expandAll, expandSubPath } from '../../pods/env-expand.ts';
 import { checkProcess } from '../../pods/env-limits.ts';
 import { hostNetworkHosts, managedHosts } from '../../pods/etc-hosts.ts';
@@ -28,6 +29,7 @@ import { type CgroupTree, podCgroupParent } from '../../resources/cgroup-names.t
 import { type ContainerPolicy, containerResources, overheadResources, sandboxResources } from '../../resources/container-resources.ts';
 import type { Resources } from '../../resources/worker.ts';
 import type { Volumes } from '../../volumes/worker.ts';
+import { type ContainerCommands, createContainerCommands } from './container-environment.ts';
 import type { PodObjects } from './pod-objects.ts';
 import type { UserNamespaces } from './user-namespaces.ts';
 
@@ -49,6 +51,8 @@ export interface PodApplyOptions {
   readonly cgroupTree: CgroupTree | undefined;
   readonly policy: () => ContainerPolicy;
   readonly security: SecurityOptions;
+  /** What runs, by pod UID. */
+  readonly runtime: ReadonlyTable<RuntimePod>;
   readonly resources: Resources;
   readonly volumes: Volumes;
   readonly images: Images;
@@ -78,7 +82,7 @@ const asMount = ({ hostPath, containerPath, readonly }: DeviceParts['mounts'][nu
 });
 
 /** What the pods room needs of the other rooms, put together. */
-export function createPodApply(options: PodApplyOptions): PodsOptions['apply'] {
+export function createPodApply(options: PodApplyOptions): PodsOptions['apply'] & Pick<ContainerCommands, 'expandProbe'> {
   const { cri, clock, resources, volumes, images, recordEvent } = options;
   const podDir = (uid: string): string => join(options.rootDir, 'pods', uid);
   // An image ID names a content: its user never changes.
@@ -169,9 +173,34 @@ export function createPodApply(options: PodApplyOptions): PodsOptions['apply'] {
     return [{ host_path: path, container_path: target, readonly: false, selinux_relabel: true }];
   }
 
+  function environmentOf(pod: AgentPod, container: Container, ips: readonly string[], objects: ObjectLookup | undefined): EnvVarValue[] {
+    return makeEnvironment({
+      pod,
+      container,
+      facts: { nodeName: options.nodeName, podIPs: ips, hostIPs: options.hostIps() },
+      services: options.services === undefined || !options.services.synced ? undefined : options.services.values(),
+      objects,
+      allocatable: options.allocatable(),
+      envFile: (volume, path) => volumes.readFile(pod, volume, path),
+    });
+  }
+
+  const commands = createContainerCommands({
+    log: options.log,
+    cri,
+    async environment(pod, container, signal) {
+      const runtime = options.runtime.get(pod.metadata.uid);
+      const objects = await options.objects?.lookup(pod, container, signal);
+      return environmentOf(pod, container, runtime === undefined ? [] : podIps(pod, runtime), objects);
+    },
+  });
+
   return {
     cri,
     clock,
+    httpGet,
+    expandHook: commands.expandHook,
+    expandProbe: commands.expandProbe,
     log: options.log,
     recordEvent,
     count: options.count,
@@ -238,15 +267,7 @@ export function createPodApply(options: PodApplyOptions): PodsOptions['apply'] {
         options.userNamespaces.of(pod, usableSandbox(runtime)?.runtimeHandler ?? ''),
       ]);
       verifyNonRoot(pod, container, user);
-      const envs = makeEnvironment({
-        pod,
-        container,
-        facts: { nodeName: options.nodeName, podIPs: ips, hostIPs: options.hostIps() },
-        services: options.services === undefined || !options.services.synced ? undefined : options.services.values(),
-        objects,
-        allocatable: options.allocatable(),
-        envFile: (volume, path) => volumes.readFile(pod, volume, path),
-      });
+      const envs = environmentOf(pod, container, ips, objects);
       const parts = await options.devices.prepare(pod, container, signal);
       // Where a plugin and the pod name the same variable, the pod's comes later and counts (kubelet_pods.go GenerateRunContainerOptions).
       const allEnvs = [...parts.envs, ...envs];

@@ -4,7 +4,7 @@ import { AgentError, hasCode } from '../../../agent/base/errors.ts';
 import type { Container, EnvVar, Service } from '../../../agent/model/generated/api.ts';
 import type { AgentPod } from '../../../agent/model/pod.ts';
 import { type EnvironmentInputs, makeEnvironment, parseEnvFile } from '../../../agent/pods/env.ts';
-import { expand, expandAll } from '../../../agent/pods/env-expand.ts';
+import { expand, expandAll, expandHookCommand, madeEnvironment, referredNames } from '../../../agent/pods/env-expand.ts';
 import { objectFieldValue } from '../../../agent/pods/env-field-ref.ts';
 
 describe('expansion', () => {
@@ -383,4 +383,37 @@ describe('env files', () => {
     ['no name', "='x'\n", /empty variable name/],
   ];
   for (const [name, text, message] of failures) test(`fails: ${name}`, () => assert.throws(() => parseEnvFile(text, 'Q'), message));
+});
+
+test("a hook's command: only references to variables that there are change", () => {
+  const values = new Map([
+    ['A', 'a'],
+    ['EMPTY', ''],
+    ['REF', '$(A)$&'],
+  ]);
+  const table: [string, string][] = [
+    ['$(A)-$(EMPTY)-$(A)', 'a--a'],
+    ['$(REF)', '$(A)$&'],
+    ['$$(A)', '$(A)'],
+    // A shell's: kubelet runs a hook as it is written.
+    ['kill $$; x=$(date); y=$$(date)', 'kill $$; x=$(date); y=$$(date)'],
+    ['$(A', '$(A'],
+    ['${A} $A', '${A} $A'],
+  ];
+  for (const [text, expected] of table) assert.deepEqual(expandHookCommand([text], values), [expected], text);
+  assert.deepEqual([...referredNames(['$(A)$(B', 'x$$(C)', '$(A)'])], ['A', 'C']);
+});
+
+test('the environment that a container was made with, as far as its runtime tells', () => {
+  const info = { pid: 1, config: { envs: [{ key: 'A', value: 'a' }, { key: 'EMPTY' }, { key: '__proto__', value: 'p' }, null, {}] } };
+  assert.deepEqual(
+    [...(madeEnvironment(JSON.stringify(info)) ?? [])],
+    [
+      ['A', 'a'],
+      ['EMPTY', ''],
+      ['__proto__', 'p'],
+    ],
+  );
+  for (const text of [undefined, '', 'null', '[]', '{}', '{"config":null}', '{"config":{"envs":"x"}}'])
+    assert.equal(madeEnvironment(text), undefined, `${text}`);
 });

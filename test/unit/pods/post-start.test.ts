@@ -31,6 +31,7 @@ for (const [name, lifecycle, ends] of [
       sandboxConfig: async () => ({}),
       containerConfig: async () => ({ log_path: 'a/0.log' }),
       containerActuated: () => undefined,
+      expandHook: async (_pod, _container, _id, command) => [...command],
       cri: {
         createContainer: async () => ({ container_id: 'a-0' }),
         startContainer: async () => ({}),

@@ -110,6 +110,8 @@ export function startWorld({ wants = [], holds = [], cri, apply, options }: Stor
       memoryUsage: never,
       containerResources: never,
       podResources: never,
+      expandHook: async (_pod, _container, _id, command) => [...command],
+      httpGet: never,
       mountVolumes: never,
       unmountVolumes: never,
       removePodDir: never,

@@ -8,9 +8,9 @@ import type { TLSSocket } from 'node:tls';
 import * as grpc from '@grpc/grpc-js';
 import { systemClock } from '../../../agent/base/clock.ts';
 import { AgentError } from '../../../agent/base/errors.ts';
+import { httpGet } from '../../../agent/drivers/http/get.ts';
 import { decodeHealthResponse, encodeHealthRequest, execAttempt, grpcAttempt, tcpAttempt } from '../../../agent/probes/attempt.ts';
 import { httpAttempt } from '../../../agent/probes/http-attempt.ts';
-import { httpTarget } from '../../../agent/probes/targets.ts';
 import { makeCa } from '../../fakes/certs.ts';
 
 const never = new AbortController().signal;
@@ -27,9 +27,8 @@ async function unusedPort(): Promise<number> {
 }
 
 async function get(port: number, path: string, action: object = {}, timeoutMs = 20_000) {
-  const target = httpTarget({ port, path, ...action }, { name: 'c' }, '127.0.0.1', 'kube-probe/1.36');
-  assert.ok(!('problem' in target));
-  return await httpAttempt(target, timeoutMs, systemClock, never);
+  const question = { action: { port, path, ...action }, container: { name: 'c' }, podIp: '127.0.0.1', userAgent: 'kube-probe/1.36' };
+  return await httpAttempt(httpGet, question, timeoutMs, systemClock, never);
 }
 
 test('http: statuses, redirects and what goes wrong', async () => {
@@ -71,7 +70,7 @@ test('http: statuses, redirects and what goes wrong', async () => {
     ['/304', { kind: 'warning', message: 'Probe terminated redirects, Response body: ' }],
     ['/long', { kind: 'warning', message: `Probe terminated redirects, Response body: ${'x'.repeat(10_240)}` }],
     ['/endless', { kind: 'success' }],
-    ['/loop', { kind: 'failure', message: `Get "${base}/loop": stopped after 10 redirects` }],
+    ['/loop', { kind: 'failure', message: 'Get "/loop": stopped after 10 redirects', refused: false }],
     ['/cut', { kind: 'failure', message: `Get "${base}/cut": EOF`, refused: false }],
   ];
   for (const [path, expected] of table) assert.deepEqual(await get(port, path), expected, path);
@@ -86,7 +85,19 @@ test('http: statuses, redirects and what goes wrong', async () => {
     message: `Get "http://127.0.0.1:${closed}/": dial tcp 127.0.0.1:${closed}: connect: connection refused`,
     refused: true,
   });
+  assert.deepEqual(await get(port, '/200', { scheme: 'HTTPS' }), {
+    kind: 'failure',
+    message: `Get "https://127.0.0.1:${port}/200": http: server gave HTTP response to HTTPS client`,
+    refused: false,
+  });
+  assert.deepEqual(await get(port, '/', { httpHeaders: [{ name: 'a b', value: 'c' }] }), {
+    kind: 'failure',
+    message: `Get "${base}/": net/http: invalid header field name "a b"`,
+    refused: false,
+  });
   await get(port, '/201', { httpHeaders: [{ name: 'Host', value: 'example.com' }] });
+  assert.equal((seen['/200'] as { referer: string }).referer, `${base}/302?to=%2F200`, 'as Go, a redirect tells where it comes from');
+  await get(port, '/200');
   assert.deepEqual(seen['/200'], { host: `127.0.0.1:${port}`, 'user-agent': 'kube-probe/1.36', accept: '*/*', connection: 'close' });
   assert.equal((seen['/201'] as { host: string }).host, 'example.com');
 });
@@ -218,14 +229,18 @@ test('tcp', async () => {
 });
 
 test('exec', async () => {
-  const exec = (answer: () => Promise<object>) => execAttempt(answer, 'id', ['cat', '/x'], 2000, never);
+  const exec = (answer: () => Promise<object>) =>
+    execAttempt(answer, 'id', { command: ['cat', '/x'], written: ['cat', '$(FILE)'] }, 2000, never);
   assert.deepEqual(await exec(async () => ({ exit_code: 0, stdout: Buffer.from('fine') })), { kind: 'success' });
   const failed = { exit_code: 1, stdout: Buffer.from('out '), stderr: Buffer.from('err') };
   assert.deepEqual(await exec(async () => failed), { kind: 'failure', message: 'out err' });
   const fails = (code: string) => async (): Promise<object> => {
     throw new AgentError(code, `ExecSync: ${code}`);
   };
-  assert.deepEqual(await exec(fails('DeadlineExceeded')), { kind: 'failure', message: 'command timed out: "cat /x" timed out after 2s' });
+  assert.deepEqual(await exec(fails('DeadlineExceeded')), {
+    kind: 'failure',
+    message: 'command timed out: "cat $(FILE)" timed out after 2s',
+  });
   assert.deepEqual(await exec(fails('Unknown')), { kind: 'error', message: 'ExecSync: Unknown' });
   let asked: unknown;
   await exec(async (...args: unknown[]) => {

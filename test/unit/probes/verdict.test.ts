@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Container } from '../../../agent/model/generated/api.ts';
 import type { AgentPod } from '../../../agent/model/pod.ts';
-import { httpTarget, probeTargets, resolveProbePort } from '../../../agent/probes/targets.ts';
+import { probeTargets } from '../../../agent/probes/targets.ts';
 import { afterResult, eagerDelayMs, firstDueAt, nextDueAt, type ProbeKind, type ProbeRun } from '../../../agent/probes/verdict.ts';
 
 const fresh: ProbeRun = { dueAt: 0, last: undefined, streak: 0, held: false, eager: 0 };
@@ -62,73 +62,6 @@ test('a refused connection is tried again soon, until the next period or the fir
 });
 
 const container: Container = { name: 'c', ports: [{ name: 'web', containerPort: 8080 }], readinessProbe: { tcpSocket: { port: 'web' } } };
-
-test('ports by number, name, or number in a string', () => {
-  assert.deepEqual(resolveProbePort(80, container), { port: 80 });
-  assert.deepEqual(resolveProbePort('web', container), { port: 8080 });
-  assert.deepEqual(resolveProbePort('90', container), { port: 90 });
-  assert.deepEqual(resolveProbePort(0, container), { problem: 'invalid port number: 0' });
-  assert.deepEqual(resolveProbePort('nope', container), { problem: 'strconv.Atoi: parsing "nope": invalid syntax' });
-});
-
-test('what an httpGet asks for', () => {
-  const ask = (action: object) => httpTarget({ port: 80, ...action }, container, '10.0.0.1', 'kube-probe/1.36');
-  const agent = ['User-Agent', 'kube-probe/1.36'];
-  const accept = ['Accept', '*/*'];
-  const close = ['Connection', 'close'];
-  const table: [string, object, object][] = [
-    [
-      'defaults',
-      {},
-      {
-        secure: false,
-        host: '10.0.0.1',
-        port: 80,
-        path: '/',
-        url: 'http://10.0.0.1:80',
-        headers: ['Host', '10.0.0.1:80', ...agent, ...accept, ...close],
-      },
-    ],
-    ['path with query', { path: '/a?b=c#d' }, { path: '/a?b=c', url: 'http://10.0.0.1:80/a?b=c' }],
-    ['path without slash', { path: 'ready' }, { path: '/ready' }],
-    ['path that needs escapes', { path: '/ä b' }, { path: '/%C3%A4%20b' }],
-    [
-      'https, IPv6 host, named port',
-      { scheme: 'HTTPS', host: 'fd00::1', port: 'web' },
-      { secure: true, host: 'fd00::1', url: 'https://[fd00::1]:8080' },
-    ],
-    [
-      'own headers, twice, and none of ours in their place',
-      {
-        httpHeaders: [
-          { name: 'X-A', value: '1' },
-          { name: 'X-A', value: '2' },
-          { name: 'user-agent', value: 'me' },
-          { name: 'Accept', value: '' },
-          { name: 'Host', value: 'example.com' },
-        ],
-      },
-      { headers: ['X-A', '1', 'X-A', '2', 'user-agent', 'me', 'Host', 'example.com', ...close] },
-    ],
-    [
-      "headers that are empty, not ASCII, or not the caller's to say",
-      {
-        httpHeaders: [
-          { name: 'Host', value: '' },
-          { name: 'User-Agent', value: '' },
-          { name: 'Content-Length', value: '5' },
-          { name: 'X-Price', value: '5 €' },
-        ],
-      },
-      { headers: ['X-Price', '5 \xe2\x82\xac', 'Host', '10.0.0.1:80', ...accept, ...close] },
-    ],
-    ['bad port', { port: 'x' }, { problem: 'strconv.Atoi: parsing "x": invalid syntax' }],
-  ];
-  for (const [name, action, expected] of table) {
-    const found = ask(action) as unknown as Record<string, unknown>;
-    for (const [key, value] of Object.entries(expected)) assert.deepEqual(found[key], value, `${name}: ${key}`);
-  }
-});
 
 test('which instances are probed', () => {
   const pod = {

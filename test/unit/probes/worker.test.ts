@@ -40,7 +40,8 @@ function setup(more: { options?: Partial<ProbesOptions>; journal?: [string, Prob
       runtime,
       endings,
       hostIp: () => undefined,
-      expand: (texts) => [...texts],
+      expand: async (_target, command) => command,
+      httpGet: () => Promise.reject(new Error('no HTTP in this story')),
       execSync: async (request) => {
         asked.push(`${seconds()} ${request.container_id}`);
         return await answer(request);
