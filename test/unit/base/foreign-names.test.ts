@@ -104,7 +104,9 @@ describe('names that objects have of themselves', () => {
     }));
 
   test('environment: variables, and keys of ConfigMaps and Secrets', () =>
-    check((keys) => {
+    check((any) => {
+      // `R` is the pod's own here, and wins over a key of that name.
+      const keys = any.filter((key) => key !== 'R');
       const data = wire(record(keys, (key) => `v-${key}`));
       const own = container('c', {
         envFrom: [{ configMapRef: { name: 'cm' } }],

@@ -23,6 +23,7 @@ test('a container whose log cannot be linked runs all the same, and its postStar
       sandboxConfig: async () => ({}),
       containerConfig: async () => ({ log_path: 'a/0.log' }),
       containerActuated: () => undefined,
+      expandHook: async (_pod, _container, _id, command) => [...command],
       cri: {
         createContainer: async () => ({ container_id: 'a-0' }),
         startContainer: async () => ({}),
