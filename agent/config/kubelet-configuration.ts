@@ -2,60 +2,16 @@ import { isIP } from 'node:net';
 import path from 'node:path';
 import { parseDocument } from 'yaml';
 import * as z from 'zod';
-import { AgentError, messageOf } from '../base/errors.ts';
+import { AgentError } from '../base/errors.ts';
 import { ownValue, setOwn } from '../base/own.ts';
 import { parseQuantity } from '../model/quantity.ts';
+import { checkLogging, duration, int32, int64, logging, quantityText, stringMap, strings } from './codecs.ts';
 import { formatDuration, parseDuration } from './duration.ts';
 import { checkFeatureGates, gateEnabled } from './feature-gates.ts';
 import { checkLabelValue, checkQualifiedName } from './names.ts';
 
 // The fields and defaults of KubeletConfiguration v1beta1 as k8s.io/kubelet 0.36.1 has them (config/v1beta1/types.go and
 // Kubernetes' pkg/kubelet/apis/config/v1beta1/defaults.go). A duration is text in a file and milliseconds here.
-
-const duration = z.codec(z.string(), z.number(), {
-  decode: (text, ctx) => {
-    try {
-      return parseDuration(text);
-    } catch (error) {
-      ctx.issues.push({ code: 'custom', message: messageOf(error), input: text });
-      return z.NEVER;
-    }
-  },
-  encode: (ms) => formatDuration(ms),
-});
-
-// logging.flushFrequency may also be a number of nanoseconds (component-base logs/api/v1 TimeOrMetaDuration).
-const durationOrNanoseconds = z.codec(z.union([z.string(), z.number()]), z.number(), {
-  decode: (value, ctx) => {
-    if (typeof value === 'number') return value / 1e6;
-    try {
-      return parseDuration(value);
-    } catch (error) {
-      ctx.issues.push({ code: 'custom', message: messageOf(error), input: value });
-      return z.NEVER;
-    }
-  },
-  encode: (ms) => formatDuration(ms),
-});
-
-const quantityText = z.codec(z.union([z.string(), z.number()]), z.string(), {
-  decode: (value, ctx) => {
-    try {
-      parseQuantity(value);
-    } catch (error) {
-      ctx.issues.push({ code: 'custom', message: messageOf(error), input: value });
-    }
-    return String(value);
-  },
-  encode: (text) => text,
-});
-
-const int32 = z.int32();
-const int64 = z.int();
-const strings = z.array(z.string());
-const stringMap = z.record(z.string(), z.string());
-
-const outputRouting = z.strictObject({ splitStream: z.boolean().optional(), infoBufferSize: quantityText.optional() });
 
 const taint = z.strictObject({
   key: z.string(),
@@ -176,13 +132,7 @@ const shape = {
   volumePluginDir: z.string(),
   providerID: z.string(),
   kernelMemcgNotification: z.boolean(),
-  logging: z.strictObject({
-    format: z.string().optional(),
-    flushFrequency: durationOrNanoseconds.optional(),
-    verbosity: z.uint32().optional(),
-    vmodule: z.array(z.strictObject({ filePattern: z.string(), verbosity: z.uint32() })).optional(),
-    options: z.strictObject({ text: outputRouting.optional(), json: outputRouting.optional() }).optional(),
-  }),
+  logging,
   enableSystemLogHandler: z.boolean(),
   enableSystemLogQuery: z.boolean(),
   shutdownGracePeriod: duration,
@@ -787,7 +737,13 @@ export function validateKubeletConfiguration(kc: KubeletConfiguration): string[]
       restart !== undefined,
       'FeatureGate KubeletCrashLoopBackOffMax not enabled, CrashLoopBackOff.MaxContainerRestartPeriod must not be set',
     );
-  problems.push(...checkEnforcement(kc), ...checkImageVerification(kc), ...checkReserved(kc), ...checkPaths(kc), ...checkLogging(kc));
+  problems.push(
+    ...checkEnforcement(kc),
+    ...checkImageVerification(kc),
+    ...checkReserved(kc),
+    ...checkPaths(kc),
+    ...checkLogging(kc.logging, kc.featureGates),
+  );
   bad(
     kc.memoryThrottlingFactor <= 0 || kc.memoryThrottlingFactor > 1,
     `memoryThrottlingFactor ${kc.memoryThrottlingFactor} must be greater than 0 and less than or equal to 1.0`,
@@ -959,20 +915,6 @@ function checkPaths(kc: KubeletConfiguration): string[] {
   if ((kc.tlsCertFile === '') !== (kc.tlsPrivateKeyFile === ''))
     problems.push('tlsCertFile (--tls-cert-file) and tlsPrivateKeyFile (--tls-private-key-file) must be set together');
   return problems.map((p) => `invalid configuration: ${p}`);
-}
-
-function checkLogging(kc: KubeletConfiguration): string[] {
-  const { format, vmodule, options } = kc.logging;
-  const problems: string[] = [];
-  if (format !== 'text' && format !== 'json') problems.push(`logging.format: Invalid value: "${format}": Unsupported log format`);
-  if (vmodule.length > 0 && format !== 'text') problems.push('logging.vmodule: Forbidden: Only supported for text log format');
-  for (const name of ['text', 'json'] as const)
-    if (
-      (options[name].splitStream || parseQuantity(options[name].infoBufferSize) !== 0) &&
-      !gateEnabled(kc.featureGates, 'LoggingAlphaOptions')
-    )
-      problems.push(`logging.options.${name}: Forbidden: Feature LoggingAlphaOptions is disabled`);
-  return problems;
 }
 
 function checkTaint(t: { key: string; value?: string | undefined; effect: string }): string[] {
