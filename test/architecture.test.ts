@@ -177,6 +177,22 @@ const bans: { what: string; pattern: RegExp; where: RegExp; except?: { file: Reg
     why: 'this test reads imports',
   },
   {
+    what: 'removing trees',
+    pattern: /\b(?:rm|rmSync|rmdir|rmdirSync)\([^;]*?\brecursive\b/,
+    where: /^(agent|proxy)\//,
+    why: 'fs.rm walks through mounts into what is not ours, holds whole folders in memory and ends where a path is too long: use removeTree of drivers/mounts',
+  },
+  {
+    what: 'mount points compared as text',
+    pattern: /\bas RealPath\b/,
+    where: /^(agent|proxy)\//,
+    except: [
+      { file: /^agent\/drivers\/mounts\/real-path\.ts$/, why: 'it makes them' },
+      { file: /^agent\/drivers\/mounts\/mounts\.ts$/, why: 'walks a path link by link' },
+    ],
+    why: 'with a symbolic link in a path nothing looks mounted there: placeOf (drivers/mounts/real-path.ts) tells the real one',
+  },
+  {
     what: 'console',
     pattern: /(?<![\w.$])console\./,
     where: /^(agent\/(?!cli\/|main\.ts)|proxy\/)/,
@@ -403,6 +419,17 @@ describe('architecture', () => {
     },
     'an exit': { file: 'agent/cli/run.ts', source: 'process.exit(1);', says: /skips every cleanup/ },
     'the environment in a room': { file: 'agent/images/decide.ts', source: 'const home = process.env.HOME;', says: /as parameters/ },
+    'a tree removed by hand': {
+      file: 'agent/pods/apply.ts',
+      source: 'await rm(folder, { recursive: true, force: true });',
+      says: /use removeTree/,
+    },
+    'a tree removed by hand, over two lines': {
+      file: 'agent/cli/down.ts',
+      source: 'fs.rmSync(path.join(dir, name),\n  { force: true, recursive });',
+      says: /use removeTree/,
+    },
+    'a file removed': { file: 'agent/cli/down.ts', source: 'rmSync(file, { force: true }); mkdirSync(at, { recursive: true });' },
     'an enum': { file: 'agent/pods/plan.ts', source: 'enum A { B }', says: /more than types to strip/ },
   };
   for (const [name, { file, source, says }] of Object.entries(cases))

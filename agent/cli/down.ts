@@ -1,4 +1,4 @@
-import { existsSync, globSync, lstatSync, readdirSync, readFileSync, readlinkSync, rmdirSync, rmSync } from 'node:fs';
+import { existsSync, globSync, lstatSync, readdirSync, readFileSync, readlinkSync, realpathSync, rmdirSync, rmSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -7,7 +7,7 @@ import { hasCode, messageOf } from '../base/errors.ts';
 import { silentLog } from '../base/log.ts';
 import { connectCri } from '../drivers/cri/client.ts';
 import { parseMountinfo } from '../drivers/mounts/mountinfo.ts';
-import { openMounts } from '../drivers/mounts/mounts.ts';
+import { type Mounts, openMounts } from '../drivers/mounts/mounts.ts';
 import { isErrno } from '../drivers/sys/errno.ts';
 import { clearCgroups } from './local/cgroup.ts';
 import { agent } from './local/client.ts';
@@ -75,24 +75,34 @@ async function clear(state: StandaloneState, progress: Progress, signal: AbortSi
     async () => {
       const killed = await clearCgroups(clock, signal);
       const mounts = openMounts();
-      for (const folder of [standalone.lib, standalone.run])
-        for (const { mountPoint } of await mounts.listUnder(folder)) await mounts.unmount(mountPoint, { lazy: true }, signal);
+      for (const folder of [standalone.lib, standalone.run]) await mounts.unmountUnder(realOf(folder), signal);
       const ip = findTool('ip');
       if (ip !== undefined) await removeBridge(ip, signal);
       removeLogLinks();
       removeCniResults();
       for (const socket of shimSockets) rmSync(socket, { force: true });
       if (!(await otherAgentAnswers(signal))) rmSync(localSocket(), { force: true });
-      rmSync(standalone.run, { recursive: true, force: true });
+      await removeOurs(standalone.run, mounts, signal);
       // The state goes last: what was interrupted can be done again.
       for (const name of existsSync(standalone.lib) ? readdirSync(standalone.lib) : [])
-        if (join(standalone.lib, name) !== standalone.state) rmSync(join(standalone.lib, name), { recursive: true, force: true });
+        if (join(standalone.lib, name) !== standalone.state) await mounts.removeTree(join(standalone.lib, name), {}, signal);
       removeEmpty(state.madeFolders ?? [], await mountPointsOfOthers());
-      rmSync(standalone.lib, { recursive: true, force: true });
+      await removeOurs(standalone.lib, mounts, signal);
       return killed;
     },
     (killed) => (killed === 0 ? '' : `${killed} processes that were left have been killed`),
   );
+}
+
+/** Where a folder of ours really is: its owner may have made it a link to a larger disk. */
+function realOf(folder: string): string {
+  return existsSync(folder) ? realpathSync(folder) : folder;
+}
+
+/** Removes a folder with all that is in it; a link in its place is not ours, and stays with an empty folder behind it. */
+async function removeOurs(folder: string, mounts: Mounts, signal: AbortSignal): Promise<void> {
+  const isLink = lstatSync(folder, { throwIfNoEntry: false })?.isSymbolicLink() === true;
+  await mounts.removeTree(realOf(folder), { keepTop: isLink }, signal);
 }
 
 const pollMs = 100;
@@ -138,9 +148,12 @@ async function otherAgentAnswers(signal: AbortSignal): Promise<boolean> {
 function removeLogLinks(): void {
   const folder = '/var/log/containers';
   if (!existsSync(folder)) return;
+  const ours = [standalone.lib, realOf(standalone.lib)].map((lib) => `${lib}/`);
   for (const name of readdirSync(folder)) {
     const file = join(folder, name);
-    if (lstatSync(file).isSymbolicLink() && readlinkSync(file).startsWith(`${standalone.lib}/`)) rmSync(file, { force: true });
+    if (!lstatSync(file).isSymbolicLink()) continue;
+    const target = readlinkSync(file);
+    if (ours.some((lib) => target.startsWith(lib))) rmSync(file, { force: true });
   }
 }
 
@@ -190,14 +203,14 @@ async function endSandboxes(ids: readonly string[], signal: AbortSignal): Promis
   for (const result of ended) if (result.status === 'rejected') process.stderr.write(`  ${messageOf(result.reason)}\n`);
 }
 
-/** Removes folders that are empty, inner ones first. One that is a mount point elsewhere stays: removing it would unmount it there. */
+/** Removes folders that are empty, inner ones first. One that is a mount point elsewhere stays: removing it would unmount it there. So does a link. */
 function removeEmpty(folders: readonly string[], mountPoints: ReadonlySet<string>): void {
   for (const folder of [...folders].sort((a, b) => b.length - a.length)) {
-    if (mountPoints.has(folder)) continue;
+    if (mountPoints.has(realOf(folder))) continue;
     try {
       rmdirSync(folder);
     } catch (error) {
-      if (!isErrno(error, 'ENOENT', 'ENOTEMPTY', 'EEXIST', 'EBUSY')) throw error;
+      if (!isErrno(error, 'ENOENT', 'ENOTDIR', 'ENOTEMPTY', 'EEXIST', 'EBUSY')) throw error;
     }
   }
 }
@@ -208,7 +221,7 @@ async function mountPointsOfOthers(): Promise<Set<string>> {
   for (const name of await readdir('/proc')) {
     if (!/^\d+$/.test(name)) continue;
     try {
-      for (const { mountPoint } of parseMountinfo(await readFile(`/proc/${name}/mountinfo`, 'utf8'))) found.add(mountPoint);
+      for (const { mountPoint } of parseMountinfo(await readFile(`/proc/${name}/mountinfo`))) found.add(mountPoint);
     } catch (error) {
       // It has ended meanwhile, or is a zombie.
       if (!isErrno(error, 'ENOENT', 'ESRCH', 'EINVAL')) throw error;

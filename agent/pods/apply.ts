@@ -99,6 +99,8 @@ export interface ApplyDeps {
   readonly unmountVolumes: (uid: string, signal: AbortSignal) => Promise<void>;
   /** Removes the pod's folder; refuses while anything is mounted below it. */
   readonly removePodDir: (uid: string, signal: AbortSignal) => Promise<void>;
+  /** Removes a folder and what is in it, and nothing that is mounted there; absence is success. */
+  readonly removeFolder: (folder: string, signal: AbortSignal) => Promise<void>;
   readonly runtimeHandler: (pod: AgentPod, signal: AbortSignal) => Promise<string>;
   readonly sandboxConfig: (pod: AgentPod, attempt: number, signal: AbortSignal) => Promise<PodSandboxConfig>;
   readonly ensureImage: (pod: AgentPod, container: Container, sandboxConfig: PodSandboxConfig, signal: AbortSignal) => Promise<string>;
@@ -557,7 +559,7 @@ async function purge(deps: ApplyDeps, pod: AgentPod, runtime: RuntimePod, signal
     runtime.sandboxes.map((s) => absent(deps.cri.removePodSandbox({ pod_sandbox_id: s.id }, signal))),
   );
   // A pod of which only a folder is left has no name to find its logs by; its logs, if any, are a leftover of their own.
-  if (pod.metadata.name !== '') await rm(podLogDirectory(deps.podLogsDir, pod.metadata), { recursive: true, force: true });
+  if (pod.metadata.name !== '') await deps.removeFolder(podLogDirectory(deps.podLogsDir, pod.metadata), signal);
   await deps.removePodDir(pod.metadata.uid, signal);
   for (const one of [...containers, ...sandboxes]) if (one.status === 'rejected') throw one.reason;
 }

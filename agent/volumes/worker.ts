@@ -47,7 +47,6 @@ type VolumeDisk = Pick<
   | 'exists'
   | 'listVolumes'
   | 'listPodDirectories'
-  | 'removeVolumes'
   | 'readFileInside'
 >;
 
@@ -55,6 +54,8 @@ export interface VolumesOptions {
   readonly rootDir: string;
   readonly mounts: Mounts;
   readonly disk: VolumeDisk;
+  /** Removes what a pod's volumes have left below its folder; with their content only those of `own` plugins. Nothing is mounted there any more. */
+  readonly removeVolumes: (podDir: string, own: ReadonlySet<string>, signal: AbortSignal) => Promise<void>;
   readonly clock: Clock;
   readonly log: Log;
   readonly signal: AbortSignal;
@@ -490,23 +491,17 @@ export function startVolumes(options: VolumesOptions): Volumes {
 
   async function takeDown(uid: string, signal: AbortSignal): Promise<void> {
     const dir = podDir(rootDir, uid);
-    const foreign = disk.listVolumes(dir).filter((volume) => !ownPlugins.has(volume.plugin));
-    const mounted = await mounts.listUnder(dir);
-    const kept = foreign.find((volume) =>
-      mounted.some((entry) => entry.mountPoint === volume.path || entry.mountPoint.startsWith(`${volume.path}/`)),
-    );
-    if (kept !== undefined) {
+    for (const volume of disk.listVolumes(dir)) {
+      if (ownPlugins.has(volume.plugin) || (await mounts.listUnder(volume.path)).length === 0) continue;
       throw new AgentError(
         'NotSupported',
-        `volume ${kept.name} of pod ${uid} is still mounted by ${kept.plugin}, which this node cannot take away`,
+        `volume ${volume.name} of pod ${uid} is still mounted by ${volume.plugin}, which this node cannot take away`,
       );
     }
-    for (const { mountPoint } of mounted) await mounts.unmount(mountPoint, { lazy: true }, signal);
-    const left = mounted.length === 0 ? [] : await mounts.listUnder(dir);
-    if (left[0] !== undefined) throw new AgentError('Busy', `${left[0].mountPoint} is still mounted`);
+    await mounts.unmountUnder(dir, signal);
     signal.throwIfAborted();
     // Only now that nothing is mounted below: what is removed is the pod's own.
-    await disk.removeVolumes(dir);
+    await options.removeVolumes(dir, ownPlugins, signal);
   }
 
   return {

@@ -8,6 +8,7 @@ import { AgentError, hasCode } from '../../agent/base/errors.ts';
 import { silentLog } from '../../agent/base/log.ts';
 import { downwardValue } from '../../agent/cli/wiring/downward.ts';
 import { openMounts } from '../../agent/drivers/mounts/mounts.ts';
+import { removeVolumes } from '../../agent/drivers/mounts/pod-folder.ts';
 import * as disk from '../../agent/drivers/mounts/volume-disk.ts';
 import type { ConfigMap, Container, Secret, TokenRequest, TokenRequestSpec, Volume } from '../../agent/model/generated/api.ts';
 import type { AgentPod } from '../../agent/model/pod.ts';
@@ -70,6 +71,7 @@ describe('volumes on the node', { skip: process.getuid?.() !== 0 && 'needs root'
     rootDir,
     mounts,
     disk,
+    removeVolumes: (podDir, own, s) => removeVolumes(podDir, own, { mounts, clock: systemClock }, s),
     clock: systemClock,
     log: silentLog,
     signal,

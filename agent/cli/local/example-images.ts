@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { AgentError } from '../../base/errors.ts';
+import { removeTreeHere } from '../../drivers/mounts/remove-tree.ts';
 import { type TarEntry, writeTar } from './tar.ts';
 import { runTool } from './tool.ts';
 
@@ -36,7 +37,7 @@ async function ensureBusybox(signal: AbortSignal): Promise<string> {
     await rename(found, file);
     return file;
   } finally {
-    await rm(folder, { recursive: true, force: true });
+    removeTreeHere(folder);
   }
 }
 

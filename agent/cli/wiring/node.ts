@@ -23,6 +23,8 @@ import { podLogFolders } from '../../drivers/logs/folders.ts';
 import { createRunJournalctl } from '../../drivers/logs/journalctl.ts';
 import { readContainerLog } from '../../drivers/logs/read.ts';
 import { openMounts } from '../../drivers/mounts/mounts.ts';
+import { removeVolumes } from '../../drivers/mounts/pod-folder.ts';
+import { makeRealFolder } from '../../drivers/mounts/real-path.ts';
 import * as volumeDisk from '../../drivers/mounts/volume-disk.ts';
 import { hasAppArmor, hostName, readMachine, readNetwork, resolveHost, thermalThrottles } from '../../drivers/proc/machine.ts';
 import { setOpenFilesLimit } from '../../drivers/sys/libc.ts';
@@ -110,7 +112,9 @@ interface Setup {
   failed: ((error: unknown) => Promise<void>) | undefined;
 }
 
-async function runParts(config: Config, log: Log, outer: AbortSignal, setup: Setup): Promise<void> {
+async function runParts(given: Config, log: Log, outer: AbortSignal, setup: Setup): Promise<void> {
+  // Pods' mounts are found by their paths, and the kernel tells those without symbolic links. The folder of logs keeps its name: log collectors see it by that.
+  const config: Config = { ...given, rootDir: await makeRealFolder(given.rootDir, 0o750) };
   const kc = config.kubelet;
   const nodeName = nodeNameOf(config, hostName());
   await using stack = new AsyncDisposableStack();
@@ -123,7 +127,6 @@ async function runParts(config: Config, log: Log, outer: AbortSignal, setup: Set
   });
   const { signal } = controller;
 
-  await mkdir(config.rootDir, { recursive: true, mode: 0o750 });
   await mkdir(kc.podLogsDir, { recursive: true, mode: 0o755 });
   const metrics = createNodeMetrics(nodeName, 'v1.36.1', clock);
   const plainCri = stack.use(
@@ -234,7 +237,8 @@ async function runParts(config: Config, log: Log, outer: AbortSignal, setup: Set
   let deviceNews: { amounts(): void; health(uid: string): void } | undefined;
   const { devices } = stack.use(
     await openNodeDevices({
-      rootDir: config.rootDir,
+      // By its given name: plugins know it by that, and a socket's path holds 107 bytes.
+      rootDir: given.rootDir,
       clock,
       log,
       signal,
@@ -350,6 +354,7 @@ async function runParts(config: Config, log: Log, outer: AbortSignal, setup: Set
       rootDir: config.rootDir,
       mounts,
       disk: volumeDisk,
+      removeVolumes: (podDir, own, s) => removeVolumes(podDir, own, { mounts, clock }, s),
       clock,
       log,
       signal,

@@ -1,4 +1,4 @@
-import { chmod, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ImageSpec, Mount, PodSandboxConfig } from '../../../cri-protos/generated/cri.ts';
 import type { Clock } from '../../base/clock.ts';
@@ -10,6 +10,7 @@ import type { Devices } from '../../devices/worker.ts';
 import type { CriClient } from '../../drivers/cri/client.ts';
 import { httpGet } from '../../drivers/http/get.ts';
 import type { Mounts } from '../../drivers/mounts/mounts.ts';
+import { removeFolder, removePodFolder } from '../../drivers/mounts/pod-folder.ts';
 import type { Images } from '../../images/worker.ts';
 import type { Container, ImageVolumeSource, RuntimeClass, Service } from '../../model/generated/api.ts';
 import type { AgentPod } from '../../model/pod.ts';
@@ -225,15 +226,11 @@ export function createPodApply(options: PodApplyOptions): PodsOptions['apply'] &
       await volumes.mount(pod, signal);
     },
     unmountVolumes: (uid, signal) => volumes.unmount(uid, signal),
-    async removePodDir(uid) {
-      const dir = podDir(uid);
-      const left = await options.mounts.listUnder(dir);
-      if (left.length > 0) {
-        throw new AgentError('Busy', `pod folder ${dir} stays: ${left.map((m) => m.mountPoint).join(', ')} still mounted below it`);
-      }
-      await rm(dir, { recursive: true, force: true });
+    async removePodDir(uid, signal) {
+      await removePodFolder(podDir(uid), options, signal);
       options.userNamespaces.release(uid);
     },
+    removeFolder: (folder, signal) => removeFolder(folder, options, signal),
     runtimeHandler: async (pod) => runtimeHandlerOf(pod),
     sandboxConfig: makeSandboxConfig,
     async ensureImage(pod, container, podSandboxConfig, signal) {

@@ -1,12 +1,14 @@
-import { spawn } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { AgentError } from '../../base/errors.ts';
 import { fromFsError, isErrno } from '../sys/errno.ts';
 import { MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REC, MS_REMOUNT, mount } from '../sys/libc.ts';
-import { canHang, type MountEntry, mountHolding, mountsUnder, parseMountinfo } from './mountinfo.ts';
-import { type FileType, type OperationName, type Operations, operations } from './operations.ts';
+import { canHang, type MountEntry, mountHolding, mountsUnder, parseMountinfo, type RealPath } from './mountinfo.ts';
+import { bytesOf, type FileType, type OperationName, type Operations, operations } from './operations.ts';
+import { placeOf } from './real-path.ts';
+import { createRemoveTree, type RemoveTree } from './removals.ts';
+import { runInChild } from './run-child.ts';
 
 interface TmpfsOptions {
   /** Bytes; undefined leaves the kernel's default, half of the memory. */
@@ -24,10 +26,17 @@ export interface Mounts {
   bindMount(source: string, target: string, options: { readOnly?: boolean; recursive?: boolean }, signal: AbortSignal): Promise<void>;
   /** Takes away every mount on exactly this path; absence is success. Throws Busy when in use, unless `lazy`. */
   unmount(target: string, options: { lazy?: boolean }, signal: AbortSignal): Promise<void>;
-  /** True when something is mounted on exactly this path (no symbolic links). */
+  /** Takes away every mount on this path and below, whoever uses it; absence is success. Throws Busy when one stays. */
+  unmountUnder(target: string, signal: AbortSignal): Promise<void>;
+  /** True when something is mounted on exactly this path; its folders may be symbolic links. Not for paths that may hang, nor is `listUnder`. */
   isMountPoint(target: string): Promise<boolean>;
-  /** The mounts on this path or below, deepest first. */
+  /** The mounts on this path or below, deepest first; the folders of the path may be symbolic links. */
   listUnder(target: string): Promise<MountEntry[]>;
+  /**
+   * Removes a tree of the node's own folders within its mount; absence is success, and a mount below it stays (Busy). What is large goes in a child, which
+   * the signal kills: what is gone by then stays gone, and the next call goes on from there.
+   */
+  removeTree: RemoveTree;
   fileType(target: string, signal: AbortSignal): Promise<FileType | undefined>;
   makeDirectory(target: string, mode: number, signal: AbortSignal): Promise<void>;
   makeFile(target: string, mode: number, signal: AbortSignal): Promise<void>;
@@ -45,21 +54,17 @@ export interface MountsOptions {
 
 /** The table of mounts of this process's mount namespace. */
 export async function readMountinfo(): Promise<MountEntry[]> {
-  return parseMountinfo(await fs.promises.readFile('/proc/self/mountinfo', 'utf8'));
+  return parseMountinfo(await fs.promises.readFile('/proc/self/mountinfo'));
 }
 
 export function openMounts(options: MountsOptions = {}): Mounts {
   const childCommand = options.childCommand ?? [process.execPath, fileURLToPath(import.meta.resolve('./child.ts'))];
   let noswapWorks: boolean | undefined;
 
-  /** True when a call on `target` could wait for a server: it lies on, holds, or may lead through a symbolic link to a remote file system. */
   async function mayHang(target: string): Promise<boolean> {
     if (options.alwaysInChild === true) return true;
     const entries = await readMountinfo();
-    if (!entries.some(canHang)) return false;
-    const holding = mountHolding(entries, target);
-    if (holding === undefined || canHang(holding) || mountsUnder(entries, target).some(canHang)) return true;
-    return hasSymlink(target);
+    return entries.some(canHang) && (await leadsAway(entries, target));
   }
 
   async function run<K extends OperationName>(
@@ -74,8 +79,20 @@ export function openMounts(options: MountsOptions = {}): Mounts {
   }
 
   async function isMountPoint(target: string): Promise<boolean> {
-    return (await readMountinfo()).some((entry) => entry.mountPoint === target);
+    const place = await placeOf(target);
+    return (await readMountinfo()).some((entry) => entry.mountPoint === place);
   }
+
+  async function listUnder(target: string): Promise<MountEntry[]> {
+    const place = await placeOf(target);
+    return mountsUnder(await readMountinfo(), place);
+  }
+
+  const removeTree = createRemoveTree(
+    (target, { keepTop, foldersOnly, progress }, signal) =>
+      runInChild(childCommand, 'removeTree', { path: target, keepTop, foldersOnly }, signal, progress).then(() => undefined),
+    options.alwaysInChild === true,
+  );
 
   return {
     async mountTmpfs(target, { sizeBytes, noswap }, signal) {
@@ -106,19 +123,26 @@ export function openMounts(options: MountsOptions = {}): Mounts {
       await mount(source, target, undefined, MS_BIND | rec, undefined);
       // A bind mount takes its flags only from a remount; those of the source (nosuid, …) must be repeated, or the kernel refuses in a user namespace.
       if (readOnly === true) {
-        const kept = (await readMountinfo()).findLast((entry) => entry.mountPoint === target)?.options ?? [];
+        const place = await placeOf(target);
+        const kept = (await readMountinfo()).findLast((entry) => entry.mountPoint === place)?.options ?? [];
         const flags =
           (kept.includes('nosuid') ? MS_NOSUID : 0) | (kept.includes('nodev') ? MS_NODEV : 0) | (kept.includes('noexec') ? MS_NOEXEC : 0);
         await mount('none', target, undefined, MS_REMOUNT | MS_BIND | MS_RDONLY | flags, undefined);
       }
     },
     async unmount(target, { lazy }, signal) {
-      await run('unmount', target, { path: target, lazy: lazy === true }, signal);
+      await run('unmount', target, { path: bytesOf(target), lazy: lazy === true }, signal);
+    },
+    async unmountUnder(target, signal) {
+      const mounted = await listUnder(target);
+      for (const { mountPoint, mountPointBytes } of mounted)
+        await run('unmount', mountPoint, { path: mountPointBytes, lazy: true }, signal);
+      const left = mounted.length === 0 ? [] : await listUnder(target);
+      if (left[0] !== undefined) throw new AgentError('Busy', `${left[0].mountPoint} is still mounted`);
     },
     isMountPoint,
-    async listUnder(target) {
-      return mountsUnder(await readMountinfo(), target);
-    },
+    listUnder,
+    removeTree,
     fileType: (target, signal) => run('fileType', target, { path: target }, signal),
     makeDirectory: (target, mode, signal) => run('makeDirectory', target, { path: target, mode }, signal),
     makeFile: (target, mode, signal) => run('makeFile', target, { path: target, mode }, signal),
@@ -136,67 +160,24 @@ function isFileSystemRoot(target: string): boolean {
   }
 }
 
-async function hasSymlink(target: string): Promise<boolean> {
-  let at = '';
-  for (const segment of target.split('/').filter((s) => s !== '')) {
-    at += `/${segment}`;
+/**
+ * True when a call on `target` could wait for a server: it lies on, holds, or may lead through a symbolic link to a remote file system. Looks at nothing
+ * that could make this very look wait.
+ */
+async function leadsAway(entries: readonly MountEntry[], target: string): Promise<boolean> {
+  const clean = path.resolve(target) as RealPath;
+  for (let end = clean.indexOf('/', 1); ; end = clean.indexOf('/', end + 1)) {
+    // Real indeed: whatever is before it was no link.
+    const at = (end < 0 ? clean : clean.slice(0, end)) as RealPath;
+    const holding = mountHolding(entries, at);
+    if (holding === undefined || canHang(holding)) return true;
     try {
       if ((await fs.promises.lstat(at)).isSymbolicLink()) return true;
     } catch (error) {
       if (isErrno(error, 'ENOENT', 'ENOTDIR')) return false;
       throw fromFsError(error, `cannot look at ${at}`);
     }
+    if (end < 0) break;
   }
-  return false;
-}
-
-function runInChild<K extends OperationName>(
-  command: readonly string[],
-  name: K,
-  args: Operations[K]['args'],
-  signal: AbortSignal,
-): Promise<Operations[K]['result']> {
-  signal.throwIfAborted();
-  return new Promise((resolve, reject) => {
-    const [program, ...before] = command;
-    const child = spawn(program ?? process.execPath, [...before, name, JSON.stringify(args)], { stdio: ['ignore', 'pipe', 'inherit'] });
-    let out = '';
-    let settled = false;
-    const settle = (finish: () => void): void => {
-      if (settled) return;
-      settled = true;
-      signal.removeEventListener('abort', onAbort);
-      finish();
-    };
-    // A child in an uninterruptible wait dies only when the wait ends; the caller goes on now, and the child is left behind.
-    const onAbort = (): void => {
-      child.kill('SIGKILL');
-      child.unref();
-      child.stdout.destroy();
-      settle(() => reject(signal.reason));
-    };
-    signal.addEventListener('abort', onAbort, { once: true });
-    child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
-      out += chunk;
-    });
-    child.on('error', (error) =>
-      settle(() => reject(new AgentError('Internal', `cannot start the mount helper: ${error.message}`, { cause: error }))),
-    );
-    child.on('close', (code, killedBy) => {
-      settle(() => {
-        const answer = parseAnswer(out);
-        if (answer === undefined) reject(new AgentError('Internal', `the mount helper ended with ${killedBy ?? code} during ${name}`));
-        else if ('code' in answer) reject(new AgentError(answer.code, answer.message));
-        else resolve(answer.result as Operations[K]['result']);
-      });
-    });
-  });
-}
-
-function parseAnswer(text: string): { result?: unknown } | { code: string; message: string } | undefined {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
+  return mountsUnder(entries, clean).some(canHang);
 }

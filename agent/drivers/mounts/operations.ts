@@ -3,6 +3,7 @@ import path from 'node:path';
 import { AgentError } from '../../base/errors.ts';
 import { fromFsError, isErrno } from '../sys/errno.ts';
 import { MNT_DETACH, MS_BIND, mount, UMOUNT_NOFOLLOW, umount2 } from '../sys/libc.ts';
+import { type RemoveOptions, removeTreeHere } from './remove-tree.ts';
 
 // What touches paths that may lie on a hanging file system. Each operation is a function of plain data, so that it can run here or in a child process.
 
@@ -20,12 +21,19 @@ export interface Operations {
   makeFile: { args: { path: string; mode: number }; result: undefined };
   bindSubPath: { args: { base: string; subPath: string; target: string }; result: undefined };
   makeSubPathDirectory: { args: { base: string; subPath: string }; result: undefined };
+  /** `path` has a character for each byte (latin1): a mount point need not be text. */
   unmount: { args: { path: string; lazy: boolean }; result: boolean };
+  removeTree: { args: { path: string } & RemoveOptions; result: undefined };
 }
 
 export type OperationName = keyof Operations;
 
-export const operations: { [K in OperationName]: (args: Operations[K]['args']) => Promise<Operations[K]['result']> } = {
+type Operation<K extends OperationName> = (
+  args: Operations[K]['args'],
+  progress?: (removed: number) => void,
+) => Promise<Operations[K]['result']>;
+
+export const operations: { [K in OperationName]: Operation<K> } = {
   /** What is at `path`, symbolic links followed; undefined when nothing is. */
   async fileType({ path: at }) {
     try {
@@ -75,7 +83,7 @@ export const operations: { [K in OperationName]: (args: Operations[K]['args']) =
       const want = fs.fstatSync(fd);
       if (isMountedAs(target, want)) return undefined;
       // A file that has been replaced since (a new ConfigMap) is bound anew for the container's next run.
-      await operations.unmount({ path: target, lazy: true });
+      await operations.unmount({ path: bytesOf(target), lazy: true });
       removeEmpty(target);
       fs.mkdirSync(path.dirname(target), { recursive: true, mode: 0o750 });
       if (want.isDirectory()) fs.mkdirSync(target, { recursive: true, mode: 0o750 });
@@ -101,20 +109,32 @@ export const operations: { [K in OperationName]: (args: Operations[K]['args']) =
 
   /** Takes away every mount on exactly this path; false when there was none. Throws Busy when in use, unless `lazy`, which then detaches it. */
   async unmount({ path: at, lazy }) {
+    const target = Buffer.from(at, 'latin1');
     let any = false;
     for (;;) {
       try {
-        await umount2(at, UMOUNT_NOFOLLOW);
+        await umount2(target, UMOUNT_NOFOLLOW);
       } catch (error) {
         // EINVAL: no mount point (any more). ENOENT, ENOTDIR: nothing there.
         if (isErrno(error, 'EINVAL', 'ENOENT', 'ENOTDIR')) return any;
         if (!lazy) throw error;
-        await umount2(at, UMOUNT_NOFOLLOW | MNT_DETACH);
+        await umount2(target, UMOUNT_NOFOLLOW | MNT_DETACH);
       }
       any = true;
     }
   },
+
+  /** Removes a tree, never leaving its mount (remove-tree.ts). Not for the event loop of the agent: it works without a pause. */
+  async removeTree({ path: at, keepTop, foldersOnly }, progress) {
+    removeTreeHere(at, { keepTop, foldersOnly, progress });
+    return undefined;
+  },
 };
+
+/** A path as the operation `unmount` takes it: a character for each byte. */
+export function bytesOf(target: string): string {
+  return Buffer.from(target).toString('latin1');
+}
 
 function isMountedAs(target: string, want: fs.Stats): boolean {
   try {

@@ -3,6 +3,7 @@ import path from 'node:path';
 import { AgentError } from '../../base/errors.ts';
 import { fromFsError, isErrno } from '../sys/errno.ts';
 import { openBeneath } from './operations.ts';
+import { removeTreeHere } from './remove-tree.ts';
 
 // The files of pods' volumes below the agent's root directory. Synchronous on purpose: it is the local disk, each call is microseconds, and a volume of
 // three files is some thirty of them. Nothing here may touch a path that a pod chose.
@@ -76,7 +77,7 @@ export function writeFiles(dir: string, files: ReadonlyMap<string, VolumeFile>, 
         fs.renameSync(next, link);
       } catch (error) {
         // Every other try would leave another copy, on what may be a full disk.
-        fs.rmSync(fresh, { recursive: true, force: true });
+        removeTreeHere(fresh);
         throw error;
       }
     }
@@ -105,7 +106,7 @@ function linkVisible(dir: string, name: string, uid: number | undefined): void {
 function removeOldContent(dir: string): void {
   const current = readlinkIfAny(path.join(dir, dataName));
   for (const name of fs.readdirSync(dir)) {
-    if (/^\.\.\d{4}_/.test(name) && name !== current) fs.rmSync(path.join(dir, name), { recursive: true, force: true });
+    if (/^\.\.\d{4}_/.test(name) && name !== current) removeTreeHere(path.join(dir, name));
   }
 }
 
@@ -218,25 +219,6 @@ function directories(at: string): string[] {
     if (isErrno(error, 'ENOENT', 'ENOTDIR')) return [];
     throw error;
   }
-}
-
-/** Removes everything below a pod's directory that belongs to its volumes; nothing may be mounted there any more. Absence is success. */
-export async function removeVolumes(podDir: string): Promise<void> {
-  const big: string[] = [];
-  attempt(`cannot remove the volumes in ${podDir}`, () => {
-    for (const volume of listVolumes(podDir)) {
-      // What the agent wrote itself is a handful of small files; what a pod left in an emptyDir may be millions, and is removed off the event loop.
-      if (volume.plugin === 'kubernetes.io~empty-dir' && fs.readdirSync(volume.path).length > 0) big.push(volume.path);
-      else fs.rmSync(volume.path, { recursive: true, force: true });
-    }
-    for (const name of ['volume-subpaths', 'plugins']) fs.rmSync(path.join(podDir, name), { recursive: true, force: true });
-  });
-  try {
-    for (const at of big) await fs.promises.rm(at, { recursive: true, force: true, maxRetries: 2 });
-  } catch (error) {
-    throw fromFsError(error, `cannot remove the volumes in ${podDir}`);
-  }
-  attempt(`cannot remove the volumes in ${podDir}`, () => fs.rmSync(path.join(podDir, 'volumes'), { recursive: true, force: true }));
 }
 
 /** The text of a regular file of a volume that pods write; symbolic links count inside the volume only. Throws AgentError. */

@@ -34,7 +34,7 @@ function libc(): { mount: AsyncCall; umount2: AsyncCall } {
     const lib = koffi.load('libc.so.6');
     calls = {
       mount: lib.func('int mount(const char *source, const char *target, const char *fstype, unsigned long flags, const char *data)').async,
-      umount2: lib.func('int umount2(const char *target, int flags)').async,
+      umount2: lib.func('int umount2(const uint8_t *target, int flags)').async,
     };
   }
   return calls;
@@ -66,9 +66,10 @@ export function mount(source: string, target: string, fstype: string | undefined
   return call(libc().mount, [source, target, fstype ?? null, flags, data ?? null], what);
 }
 
-/** umount2(2). Throws AgentError: InvalidArgument when `target` is no mount point, NotFound when it does not exist, Busy when in use. */
-export function umount2(target: string, flags: number): Promise<void> {
-  return call(libc().umount2, [target, flags], `cannot unmount ${target}`);
+/** umount2(2); a path need not be text. Throws AgentError: InvalidArgument when `target` is no mount point, NotFound when it does not exist, Busy when in use. */
+export function umount2(target: Uint8Array, flags: number): Promise<void> {
+  const terminated = Buffer.concat([target, Buffer.alloc(1)]);
+  return call(libc().umount2, [terminated, flags], `cannot unmount ${Buffer.from(target).toString('utf8')}`);
 }
 
 // include/uapi/asm-generic/mman-common.h

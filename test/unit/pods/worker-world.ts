@@ -115,6 +115,7 @@ export function startWorld({ wants = [], holds = [], cri, apply, options }: Stor
       mountVolumes: never,
       unmountVolumes: never,
       removePodDir: never,
+      removeFolder: async () => undefined,
       runtimeHandler: never,
       sandboxConfig: never,
       ensureImage: never,

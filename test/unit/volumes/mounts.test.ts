@@ -4,7 +4,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { after, describe, test } from 'node:test';
 import { hasCode } from '../../../agent/base/errors.ts';
-import { canHang, mountHolding, mountsUnder, parseMountinfo } from '../../../agent/drivers/mounts/mountinfo.ts';
+import { canHang, mountHolding, mountsUnder, parseMountinfo, type RealPath } from '../../../agent/drivers/mounts/mountinfo.ts';
 import { openMounts } from '../../../agent/drivers/mounts/mounts.ts';
 
 const table = parseMountinfo(
@@ -27,16 +27,16 @@ describe('mountinfo', () => {
   });
   test('mounts under a path, in order of unmounting', () => {
     assert.deepEqual(
-      mountsUnder(table, '/var/lib/kubelet/pods/u1').map((m) => m.mountId),
+      mountsUnder(table, '/var/lib/kubelet/pods/u1' as RealPath).map((m) => m.mountId),
       [29, 28],
     );
-    assert.deepEqual(mountsUnder(table, '/var/lib/kubelet/pods/u'), []);
+    assert.deepEqual(mountsUnder(table, '/var/lib/kubelet/pods/u' as RealPath), []);
   });
   test('the mount that holds a path, and whether it can hang', () => {
-    const at = mountHolding(table, '/var/lib/kubelet/pods/u1/volumes/kubernetes.io~secret/a/x\\y/z');
+    const at = mountHolding(table, '/var/lib/kubelet/pods/u1/volumes/kubernetes.io~secret/a/x\\y/z' as RealPath);
     assert.equal(at?.mountId, 29);
     assert.equal(at !== undefined && canHang(at), true);
-    assert.equal(mountHolding(table, '/var')?.mountId, 27);
+    assert.equal(mountHolding(table, '/var' as RealPath)?.mountId, 27);
   });
 });
 

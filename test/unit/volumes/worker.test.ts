@@ -28,6 +28,7 @@ test('a path that never answers is told, and tried again', async () => {
     rootDir: '/nowhere',
     mounts: mounts as Mounts,
     disk,
+    removeVolumes: async () => undefined,
     clock,
     log: silentLog,
     signal: stop.signal,
