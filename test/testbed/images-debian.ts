@@ -43,13 +43,22 @@ export const run = (command: string, args: readonly string[], options: RunOption
     }
   });
 
+// Who had it before may have removed the file (`keelson down` does): then what was waited for is a file that nobody finds any more.
+const lockScript = `
+  while :; do
+    exec 9>"$1" && flock -x 9 || exit 1
+    [ "$(stat -L -c %d:%i /proc/self/fd/9)" = "$(stat -c %d:%i "$1" 2>/dev/null)" ] && break
+  done
+  echo held
+  exec cat`;
+
 /**
  * Holds an exclusive lock on `file` (created when missing) across processes while `work` runs. flock(1) holds it for us and lets go when its
  * stdin closes, so that a killed holder frees the lock.
  */
 export const withLock = async <T>(file: string, work: () => Promise<T>): Promise<T> => {
   await mkdir(dirname(file), { recursive: true });
-  const holder = spawn('flock', ['-x', file, 'sh', '-c', 'echo held; exec cat'], { stdio: ['pipe', 'pipe', 'inherit'] });
+  const holder = spawn('sh', ['-c', lockScript, 'sh', file], { stdio: ['pipe', 'pipe', 'inherit'] });
   const closed = new Promise<void>((resolve) => holder.on('close', () => resolve()));
   await new Promise<void>((resolve, reject) => {
     holder.stdout.once('data', () => resolve());
