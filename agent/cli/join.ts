@@ -7,7 +7,8 @@ import { type Clock, systemClock } from '../base/clock.ts';
 import { AgentError, hasCode, messageOf } from '../base/errors.ts';
 import { type Log, silentLog } from '../base/log.ts';
 import { formatDuration } from '../config/duration.ts';
-import { readIfThere, writeAtomically } from '../drivers/kube/certificates-store.ts';
+import { writeAtomically } from '../drivers/files/atomic.ts';
+import { readIfThere } from '../drivers/kube/certificates-store.ts';
 import { createKubeClient, type KubeClient, pathOf } from '../drivers/kube/client.ts';
 import { readClusterInfo } from '../drivers/kube/join.ts';
 import { parseKubeconfig } from '../drivers/kube/kubeconfig.ts';
@@ -179,9 +180,9 @@ async function joinCluster(settings: JoinSettings, ctx: JoinContext): Promise<st
     return undefined;
   }
 
-  for (const [path, text, mode] of files) await writeAtomically(path, text, mode);
+  for (const [path, text, mode] of files) await writeAtomically(path, text, { mode });
   // Written for tools that look for it, and gone when the node has a certificate of its own: it holds the token.
-  await writeAtomically(places.bootstrapKubeconfig, bootstrapText, 0o600);
+  await writeAtomically(places.bootstrapKubeconfig, bootstrapText, { mode: 0o600 });
   try {
     say(`Requesting a client certificate for node ${nodeName}`);
     await bootstrapWith(
@@ -204,7 +205,8 @@ async function joinCluster(settings: JoinSettings, ctx: JoinContext): Promise<st
     await rm(places.bootstrapKubeconfig, { force: true });
   }
   // Written last: its presence stops another join, so it must not stay behind a failed one.
-  if ((await readIfThere(places.caPath)) === undefined) await writeAtomically(places.caPath, onlyCertificates(found.caPem), 0o644);
+  if ((await readIfThere(places.caPath)) === undefined)
+    await writeAtomically(places.caPath, onlyCertificates(found.caPem), { mode: 0o644 });
   say(`Node ${nodeName} has its client certificate; kubeconfig: ${places.kubeconfig}`);
   return argv;
 }

@@ -4,15 +4,10 @@ import { join } from 'node:path';
 import type { Clock } from '../base/clock.ts';
 import { AgentError, hasCode, messageOf } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
+import { writeAtomically } from '../drivers/files/atomic.ts';
 import { createCsrApi } from '../drivers/kube/certificates.ts';
 import { watchFiles } from '../drivers/kube/certificates-files.ts';
-import {
-  type CertificateStore,
-  openCertificateStore,
-  readIfThere,
-  readPairFiles,
-  writeAtomically,
-} from '../drivers/kube/certificates-store.ts';
+import { type CertificateStore, openCertificateStore, readIfThere, readPairFiles } from '../drivers/kube/certificates-store.ts';
 import { createKubeClient, type KubeClient } from '../drivers/kube/client.ts';
 import { type KubeAuth, loadKubeconfig, type PemSource } from '../drivers/kube/kubeconfig.ts';
 import { nodeTemplate, servingTemplate } from '../identity/csr.ts';
@@ -83,7 +78,7 @@ export async function bootstrapWith(auth: KubeAuth, options: CredentialOptions, 
       keyFile: {
         path: keyPath,
         load: () => readIfThere(keyPath),
-        save: (keyPem) => writeAtomically(keyPath, keyPem, 0o600),
+        save: (keyPem) => writeAtomically(keyPath, keyPem, { mode: 0o600 }),
         remove: () => rm(keyPath, { force: true }),
       },
       clock,
@@ -97,7 +92,7 @@ export async function bootstrapWith(auth: KubeAuth, options: CredentialOptions, 
   await writeAtomically(
     options.kubeconfig,
     nodeKubeconfig(auth.server, { ...ca, insecure: auth.insecureSkipVerify === true }, store.currentPath, auth.proxyUrl),
-    0o600,
+    { mode: 0o600 },
   );
 }
 
@@ -307,7 +302,7 @@ async function ensureSelfSigned(certFile: string, keyFile: string, options: Serv
   }
   const ips = options.addresses().flatMap((a) => (a.type === 'InternalIP' || a.type === 'ExternalIP' ? a.address : []));
   const pair = selfSignedPair(options.hostname, ips, options.clock.wall());
-  await writeAtomically(keyFile, pair.keyPem, 0o600);
-  await writeAtomically(certFile, pair.certPem, 0o644);
+  await writeAtomically(keyFile, pair.keyPem, { mode: 0o600 });
+  await writeAtomically(certFile, pair.certPem, { mode: 0o644 });
   options.log.info({ certFile, hostname: options.hostname }, 'self-signed serving certificate made');
 }

@@ -1,10 +1,11 @@
 import { accessSync, constants, existsSync, readdirSync, statfsSync, statSync } from 'node:fs';
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { stringify } from 'yaml';
 import { systemClock } from '../base/clock.ts';
 import { AgentError, hasCode, messageOf } from '../base/errors.ts';
+import { writeAtomically } from '../drivers/files/atomic.ts';
 import type { LocalPod, LocalStatus } from '../server/local.ts';
 import { ensureDaemonCgroup } from './local/cgroup.ts';
 import { agent } from './local/client.ts';
@@ -75,9 +76,9 @@ function manifestFolder(wanted: string | undefined): string {
 async function start(wanted: string | undefined, progress: Progress, signal: AbortSignal): Promise<void> {
   let state = readState() ?? {};
   const manifests = manifestFolder(wanted ?? state.manifests);
-  const keep = (more: Partial<StandaloneState>): void => {
+  const keep = async (more: Partial<StandaloneState>): Promise<void> => {
     state = { ...state, ...more };
-    writeState(state);
+    await writeState(state);
   };
   requireRoom();
   await refuseOtherAgent(state, signal);
@@ -86,11 +87,11 @@ async function start(wanted: string | undefined, progress: Progress, signal: Abo
   const missing = missingPackages();
   if (missing.length > 0) await progress.step(`install ${missing.join(', ')} with apt`, () => installPackages(missing, signal));
   const programs = await findPrograms(signal);
-  keep({ manifests, madeFolders: state.madeFolders ?? foldersToMake() });
+  await keep({ manifests, madeFolders: state.madeFolders ?? foldersToMake() });
   await progress.step(
     'network for pods',
     async () => {
-      keep({ subnet: await ensureBridge(programs.ip, state.subnet, signal) });
+      await keep({ subnet: await ensureBridge(programs.ip, state.subnet, signal) });
       await writeCniConfig(state.subnet ?? '');
     },
     () => `${state.subnet} on bridge ${standalone.bridge}`,
@@ -210,9 +211,9 @@ const agentDeadlineMs = 60_000;
 const pollMs = 100;
 
 /** Resolves when the agent answers; `started` is told before, so that whatever happens meanwhile, the next `up` and `down` know it for ours. */
-async function startAgent(manifests: string, started: (agent: Tracked) => void, signal: AbortSignal): Promise<void> {
+async function startAgent(manifests: string, started: (agent: Tracked) => Promise<void>, signal: AbortSignal): Promise<void> {
+  await writeAtomically(standalone.kubeletConfig, stringify(standaloneConfig(manifests)), { mode: 0o600 });
   await mkdir(standalone.kubeletRoot, { recursive: true });
-  await writeFile(standalone.kubeletConfig, stringify(standaloneConfig(manifests)), { mode: 0o600 });
   // As this command was started: by the launcher, with what it has found to weigh least.
   const [main = join(repository, 'agent/main.ts')] = process.argv.slice(1);
   const flags = [
@@ -224,7 +225,7 @@ async function startAgent(manifests: string, started: (agent: Tracked) => void, 
     logFile: standalone.agentLog,
     cgroupProcs: await ensureDaemonCgroup('agent', clock, signal),
   });
-  started(tracked);
+  await started(tracked);
   const giveUpAt = clock.mono() + agentDeadlineMs;
   for (;;) {
     try {

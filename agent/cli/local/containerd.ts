@@ -1,10 +1,11 @@
 import { readFileSync, statfsSync } from 'node:fs';
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Clock } from '../../base/clock.ts';
 import { AgentError, hasCode, messageOf } from '../../base/errors.ts';
 import { silentLog } from '../../base/log.ts';
 import { connectCri } from '../../drivers/cri/client.ts';
+import { writeAtomically } from '../../drivers/files/atomic.ts';
 import { pauseImage } from './example-images.ts';
 import type { Programs } from './packages.ts';
 import { standalone } from './paths.ts';
@@ -113,7 +114,7 @@ export async function startContainerd(
     snapshotter: statfsSync(root).type === overlayMagic ? 'native' : 'overlayfs',
     restrictOomScore: (BigInt(`0x${capabilities}`) & (1n << capSysResource)) === 0n,
   });
-  await writeFile(standalone.containerdConfig, config, { mode: 0o600 });
+  await writeAtomically(standalone.containerdConfig, config, { mode: 0o600 });
   const tracked = startDaemon([programs.containerd, '--config', standalone.containerdConfig], {
     logFile: standalone.containerdLog,
     cgroupProcs,

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
-import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { AgentError } from '../../base/errors.ts';
+import { writeAtomically } from '../../drivers/files/atomic.ts';
 import { standalone } from './paths.ts';
 import { runTool } from './tool.ts';
 
@@ -51,7 +51,6 @@ async function routesOf(ip: string, signal: AbortSignal): Promise<string[]> {
  * the machine's own network (forwarding, firewall) is changed, and nothing a pod sends leaves the machine.
  */
 export async function writeCniConfig(subnet: string): Promise<void> {
-  await mkdir(standalone.cniConfDir, { recursive: true });
   const config = {
     cniVersion: '0.4.0',
     name: 'keelson',
@@ -64,7 +63,8 @@ export async function writeCniConfig(subnet: string): Promise<void> {
       },
     ],
   };
-  await writeFile(join(standalone.cniConfDir, '10-keelson.conflist'), `${JSON.stringify(config, undefined, 2)}\n`);
+  const path = join(standalone.cniConfDir, '10-keelson.conflist');
+  await writeAtomically(path, `${JSON.stringify(config, undefined, 2)}\n`, { mode: 0o644 });
 }
 
 export async function removeBridge(ip: string, signal: AbortSignal): Promise<void> {

@@ -1,6 +1,6 @@
-import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { readFileSync } from 'node:fs';
 import { AgentError } from '../../base/errors.ts';
+import { writeAtomically } from '../../drivers/files/atomic.ts';
 import { isErrno } from '../../drivers/sys/errno.ts';
 import { standalone } from './paths.ts';
 import type { Tracked } from './process.ts';
@@ -28,10 +28,8 @@ export function readState(): StandaloneState | undefined {
   }
 }
 
-export function writeState(state: StandaloneState): void {
-  mkdirSync(dirname(standalone.state), { recursive: true, mode: 0o755 });
-  writeFileSync(`${standalone.state}.tmp`, `${JSON.stringify(state, undefined, 2)}\n`, { mode: 0o600 });
-  renameSync(`${standalone.state}.tmp`, standalone.state);
+export async function writeState(state: StandaloneState): Promise<void> {
+  await writeAtomically(standalone.state, `${JSON.stringify(state, undefined, 2)}\n`, { mode: 0o600 });
 }
 
 /** Only root may do what `command` does. Throws AgentError Forbidden with what to do. */

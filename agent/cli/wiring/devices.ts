@@ -26,7 +26,7 @@ export async function openNodeDevices(options: NodeDevicesOptions): Promise<Asyn
       log,
       signal,
       connect: (socket, s) => connectDevicePlugin(socket, clock, s),
-      openCheckpoint: (current) => openDeviceCheckpoint(join(folder, 'kubelet_internal_checkpoint'), current, log),
+      openCheckpoint: (current) => openDeviceCheckpoint(join(folder, 'kubelet_internal_checkpoint'), current, clock, log),
       amountsChanged: options.amountsChanged,
       healthChanged: options.healthChanged,
       observe: options.observe,

@@ -1,3 +1,4 @@
+import type { Clock } from '../../base/clock.ts';
 import type { Log } from '../../base/log.ts';
 import { type ReadonlyTable, Table } from '../../base/table.ts';
 import { openJournal } from '../../drivers/journal/journal.ts';
@@ -9,12 +10,13 @@ import type { Ending } from '../../pods/lifecycle.ts';
  */
 export async function openEndings(
   folder: string,
+  clock: Clock,
   log: Log,
   specs: ReadonlyTable<unknown>,
   runtime: ReadonlyTable<unknown>,
 ): Promise<AsyncDisposable & { readonly table: Table<Ending> }> {
   await using stack = new AsyncDisposableStack();
-  const journal = stack.use(await openJournal<Ending>(folder, log));
+  const journal = stack.use(await openJournal<Ending>(folder, clock, log));
   const table = new Table<Ending>('endings');
   for (const [uid, ending] of journal.entries()) table.set(uid, ending);
   stack.use(

@@ -376,9 +376,9 @@ async function runParts(given: Config, log: Log, outer: AbortSignal, setup: Setu
   );
 
   // Pods.
-  const { table: endings } = stack.use(await openEndings(join(config.rootDir, 'keelson', 'endings'), log, specs, runtime));
-  const statusJournal = stack.use(await openJournal<PodStatus>(join(config.rootDir, 'keelson', 'statuses'), log));
-  const verdictJournal = stack.use(await openJournal<ProbeVerdicts>(join(config.rootDir, 'keelson', 'verdicts'), log));
+  const { table: endings } = stack.use(await openEndings(join(config.rootDir, 'keelson', 'endings'), clock, log, specs, runtime));
+  const statusJournal = stack.use(await openJournal<PodStatus>(join(config.rootDir, 'keelson', 'statuses'), clock, log));
+  const verdictJournal = stack.use(await openJournal<ProbeVerdicts>(join(config.rootDir, 'keelson', 'verdicts'), clock, log));
   const policy: ContainerPolicy = {
     ...cgroupPolicy,
     cgroupVersion: cgroups.version,
@@ -467,8 +467,8 @@ async function runParts(given: Config, log: Log, outer: AbortSignal, setup: Setu
     endings,
     observe: (uid, s, what) => runtimeWatch.observe(uid, s, what),
     admitted,
-    allocated: stack.use(await openPodResources(join(config.rootDir, 'allocated_pods_state'), log)),
-    actuated: stack.use(await openPodResources(join(config.rootDir, 'actuated_pods_state'), log)),
+    allocated: stack.use(await openPodResources(join(config.rootDir, 'allocated_pods_state'), clock, log)),
+    actuated: stack.use(await openPodResources(join(config.rootDir, 'actuated_pods_state'), clock, log)),
     swaps: (pod, container) => maySwap(pod, container, policy),
     apply,
     devices: isEnabled(config, 'ResourceHealthStatus') ? devices : { ...devices, health: () => undefined },

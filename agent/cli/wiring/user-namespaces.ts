@@ -1,8 +1,10 @@
-import { readdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { UserNamespace } from '../../../cri-protos/generated/cri.ts';
-import { AgentError, messageOf } from '../../base/errors.ts';
+import { AgentError, hasCode, messageOf } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
+import { writeAtomically } from '../../drivers/files/atomic.ts';
+import { readText } from '../../drivers/files/look.ts';
 import type { AgentPod } from '../../model/pod.ts';
 import {
   formatMappings,
@@ -34,8 +36,8 @@ export interface UserNamespaces {
 }
 
 async function textOf(path: string): Promise<string> {
-  return await readFile(path, 'utf8').catch((error: unknown) => {
-    if (error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ENOTDIR')) return '';
+  return await readText(path).catch((error: unknown) => {
+    if (hasCode(error, 'NotFound') || hasCode(error, 'NotADirectory')) return '';
     throw error;
   });
 }
@@ -91,8 +93,7 @@ export async function openUserNamespaces(options: UserNamespacesOptions): Promis
       ranges.set(uid, first);
       const path = join(podsDir, uid, mappingsFile);
       try {
-        await writeFile(`${path}.tmp`, formatMappings(first, idsPerPod), { mode: 0o600, flush: true });
-        await rename(`${path}.tmp`, path);
+        await writeAtomically(path, formatMappings(first, idsPerPod), { mode: 0o600 });
       } catch (error) {
         ranges.delete(uid);
         throw new AgentError('FailedCreatePodSandBox', `create user namespace: ${messageOf(error)}`, { cause: error });

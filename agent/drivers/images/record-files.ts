@@ -1,6 +1,9 @@
-import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { hasCode } from '../../base/errors.ts';
 import type { RecordFiles } from '../../images/pulled.ts';
+import { temporaryPath, writeAtomically } from '../files/atomic.ts';
+import { readText } from '../files/look.ts';
 
 /** Kubelet's records of pulled images under `<rootDir>/image_manager`, whose two folders are made when missing (mode 0700). */
 export async function openRecordFiles(rootDir: string): Promise<RecordFiles> {
@@ -9,26 +12,18 @@ export async function openRecordFiles(rootDir: string): Promise<RecordFiles> {
   return {
     async list(folder) {
       const entries = await readdir(folders[folder], { withFileTypes: true });
-      return entries.filter((e) => e.isFile() && e.name.startsWith('sha256-') && !e.name.endsWith('.tmp')).map((e) => e.name);
+      return entries.filter((e) => e.isFile() && e.name.startsWith('sha256-') && !e.name.endsWith(temporaryPath(''))).map((e) => e.name);
     },
     async read(folder, name) {
       try {
-        return await readFile(join(folders[folder], name), 'utf8');
+        return await readText(join(folders[folder], name));
       } catch (error) {
-        if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+        if (hasCode(error, 'NotFound')) return undefined;
         throw error;
       }
     },
     async write(folder, name, text) {
-      const target = join(folders[folder], name);
-      const temporary = `${target}.tmp`;
-      try {
-        await writeFile(temporary, text, { mode: 0o600 });
-        await rename(temporary, target);
-      } catch (error) {
-        await rm(temporary, { force: true });
-        throw error;
-      }
+      await writeAtomically(join(folders[folder], name), text, { mode: 0o600, folderMode: 0o700 });
     },
     async remove(folder, name) {
       await rm(join(folders[folder], name), { force: true });

@@ -1,13 +1,10 @@
-import { mkdir, readFile, rename } from 'node:fs/promises';
-import { dirname } from 'node:path';
 import type { ContainerAllocateResponse } from '../../../cri-protos/generated/device-plugin.ts';
-import { messageOf } from '../../base/errors.ts';
+import type { Clock } from '../../base/clock.ts';
 import type { Log } from '../../base/log.ts';
 import { ownValue } from '../../base/own.ts';
 import { fnv1a32 } from '../../model/go-hash.ts';
+import { type FollowedFile, followFile, readLeft } from '../files/followed-file.ts';
 import { decodeAllocateResponse, encodeAllocateResponse } from '../plugins/device-plugin.ts';
-import { isErrno } from '../sys/errno.ts';
-import { openWriteBehind, type WriteBehind } from './write-behind.ts';
 
 // Kubelet's own checkpoint of the devices that containers were given (`kubelet_internal_checkpoint` in the folder of device plugins), in its own format
 // (pkg/kubelet/cm/devicemanager/checkpoint), so that either agent can take the node over from the other.
@@ -103,21 +100,12 @@ function checksum({ PodDeviceEntries, RegisteredDevices }: Data): number {
 export async function openDeviceCheckpoint(
   path: string,
   current: () => DeviceState,
+  clock: Clock,
   log: Log,
 ): Promise<
-  WriteBehind & { readonly found: { readonly grants: DeviceState['grants']; readonly resources: readonly string[] } | undefined }
+  FollowedFile & { readonly found: { readonly grants: DeviceState['grants']; readonly resources: readonly string[] } | undefined }
 > {
-  await mkdir(dirname(path), { recursive: true, mode: 0o750 });
-  let found: DeviceState | undefined;
-  try {
-    found = decodeDeviceState(await readFile(path, 'utf8'));
-  } catch (error) {
-    if (!isErrno(error, 'ENOENT')) {
-      log.error({ file: path, err: messageOf(error) }, 'checkpoint of devices cannot be read and is put aside');
-      await rename(path, `${path}.broken`);
-      found = { grants: new Map(), resources: {} };
-    }
-  }
-  const file = await openWriteBehind(path, () => encodeDeviceState(current()), log);
+  const found = await readLeft(path, decodeDeviceState, { grants: new Map(), resources: {} }, log);
+  const file = followFile({ path, text: () => encodeDeviceState(current()), folderMode: 0o750, clock, log });
   return { ...file, found: found && { grants: found.grants, resources: Object.keys(found.resources) } };
 }

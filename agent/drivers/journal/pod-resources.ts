@@ -1,10 +1,9 @@
-import { readFile, rename } from 'node:fs/promises';
-import { messageOf } from '../../base/errors.ts';
+import type { Clock } from '../../base/clock.ts';
 import type { Log } from '../../base/log.ts';
 import { setOwn } from '../../base/own.ts';
 import type { ResourceRequirements } from '../../model/generated/api.ts';
 import { fnv1a32 } from '../../model/go-hash.ts';
-import { openWriteBehind } from './write-behind.ts';
+import { followFile, readLeft } from '../files/followed-file.ts';
 
 // Kubelet's own checkpoints of what pods were given (`allocated_pods_state`, `actuated_pods_state` in its root directory), in its own format
 // (pkg/kubelet/allocation/state/checkpoint.go), so that either agent can take the node over from the other.
@@ -58,18 +57,9 @@ const checksum = (data: string): number => fnv1a32(`(string)${data}`);
  * Opens one of the files. One that cannot be read is put aside as `.broken` and logged: the pods that run then keep what their specs ask for, which is
  * what they have unless a resize was under way.
  */
-export async function openPodResources(path: string, log: Log): Promise<PodResourcesFile> {
-  let pods = new Map<string, PodResources>();
-  try {
-    pods = decodePodResources(await readFile(path, 'utf8'));
-  } catch (error) {
-    if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) {
-      log.error({ file: path, err: messageOf(error) }, 'checkpoint cannot be read and is put aside');
-      await rename(path, `${path}.broken`);
-    }
-  }
-
-  const file = await openWriteBehind(path, () => encodePodResources(pods), log);
+export async function openPodResources(path: string, clock: Clock, log: Log): Promise<PodResourcesFile> {
+  const pods = (await readLeft(path, decodePodResources, new Map<string, PodResources>(), log)) ?? new Map<string, PodResources>();
+  const file = followFile({ path, text: () => encodePodResources(pods), folderMode: 0o750, clock, log });
   return {
     get: (uid) => pods.get(uid),
     set(uid, resources) {

@@ -1,6 +1,8 @@
-import { lstat, mkdir, open, readFile, rename, rm, symlink } from 'node:fs/promises';
-import { dirname, join, resolve } from 'node:path';
-import { AgentError } from '../../base/errors.ts';
+import { lstat, rename, rm, symlink } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { AgentError, hasCode } from '../../base/errors.ts';
+import { syncFolder, writeAtomically } from '../files/atomic.ts';
+import { readText } from '../files/look.ts';
 
 /** The texts of a certificate file and a key file; for a pair in one file both are the same text. */
 export interface PairTexts {
@@ -57,15 +59,14 @@ export async function openCertificateStore(options: CertificateStoreOptions): Pr
       return undefined;
     },
     async save(certPem, keyPem) {
-      await mkdir(dir, { recursive: true, mode: 0o755 });
       const path = resolve(dir, `${prefix}-${fileDate(options.now())}.pem`);
-      await writeSynced(path, certPem + keyPem, 0o600);
+      await writeAtomically(path, certPem + keyPem, { mode: 0o600 });
       await linkAt(currentPath);
       await rm(updatedPath, { force: true });
       await symlink(path, updatedPath);
       // One step: a reader finds the old pair or the new one, never none.
       await rename(updatedPath, currentPath);
-      await syncDirectory(dir);
+      await syncFolder(dir);
     },
   };
 }
@@ -81,40 +82,10 @@ export async function readPairFiles(certFile: string, keyFile: string): Promise<
 /** The text of a file, `undefined` when there is none. */
 export async function readIfThere(path: string): Promise<string | undefined> {
   try {
-    return await readFile(path, 'utf8');
+    return await readText(path);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    if (hasCode(error, 'NotFound')) return undefined;
     throw new AgentError('Io', `cannot read ${path}: ${(error as Error).message}`, { cause: error });
-  }
-}
-
-/** Writes a file in one step (a temporary file beside it, synced, then renamed), making its folder when needed. */
-export async function writeAtomically(path: string, text: string, mode: number): Promise<void> {
-  await mkdir(dirname(path), { recursive: true, mode: 0o755 });
-  const temporary = `${path}.new`;
-  await writeSynced(temporary, text, mode);
-  await rename(temporary, path);
-  await syncDirectory(dirname(path));
-}
-
-async function writeSynced(path: string, text: string, mode: number): Promise<void> {
-  // The mode of open() only counts for new files: what an interrupted run left may be readable by more.
-  await rm(path, { force: true });
-  const file = await open(path, 'wx', mode);
-  try {
-    await file.writeFile(text);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-}
-
-async function syncDirectory(path: string): Promise<void> {
-  const directory = await open(path, 'r');
-  try {
-    await directory.sync();
-  } finally {
-    await directory.close();
   }
 }
 

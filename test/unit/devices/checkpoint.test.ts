@@ -4,6 +4,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'n
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { systemClock } from '../../../agent/base/clock.ts';
 import { silentLog } from '../../../agent/base/log.ts';
 import {
   type DeviceState,
@@ -51,18 +52,18 @@ test('the file: absent, followed, read back, and put aside when it is broken', a
   const path = join(folder, 'device-plugins', 'kubelet_internal_checkpoint');
   const state: DeviceState = { ...decodeDeviceState(upstreams) };
   {
-    await using file = await openDeviceCheckpoint(path, () => state, silentLog);
+    await using file = await openDeviceCheckpoint(path, () => state, systemClock, silentLog);
     assert.equal(file.found, undefined);
     file.touch();
     await file.written();
     assert.deepEqual(decodeDeviceState(readFileSync(path, 'utf8')), state);
   }
   {
-    await using file = await openDeviceCheckpoint(path, () => state, silentLog);
+    await using file = await openDeviceCheckpoint(path, () => state, systemClock, silentLog);
     assert.deepEqual(file.found, { grants: state.grants, resources: ['v.example/gpu', 'v.example/nic'] });
   }
   writeFileSync(path, upstreams.slice(0, 99));
-  await using file = await openDeviceCheckpoint(path, () => state, silentLog);
+  await using file = await openDeviceCheckpoint(path, () => state, systemClock, silentLog);
   // There was a node before, so its Node is not taken for an old one.
   assert.deepEqual(file.found, { grants: new Map(), resources: [] });
   assert.deepEqual(readdirSync(join(folder, 'device-plugins')), ['kubelet_internal_checkpoint.broken']);

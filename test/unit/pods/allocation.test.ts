@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import type { Clock } from '../../../agent/base/clock.ts';
+import { systemClock } from '../../../agent/base/clock.ts';
 import { silentLog } from '../../../agent/base/log.ts';
 import { decodePodResources, encodePodResources, openPodResources } from '../../../agent/drivers/journal/pod-resources.ts';
 import type { Container, PodSpec, ResourceRequirements } from '../../../agent/model/generated/api.ts';
@@ -362,19 +363,19 @@ test('the checkpoint is kubelet’s', () => {
 test('the checkpoint outlives the agent; one that is broken is put aside', async () => {
   const path = join(folder, 'allocated_pods_state');
   {
-    await using file = await openPodResources(path, silentLog);
+    await using file = await openPodResources(path, systemClock, silentLog);
     file.set('u1', told(small));
     file.set('u2', told(large));
     file.prune((uid) => uid === 'u1');
   }
   {
-    await using file = await openPodResources(path, silentLog);
+    await using file = await openPodResources(path, systemClock, silentLog);
     assert.deepEqual(file.get('u1'), told(small));
     assert.equal(file.get('u2'), undefined);
   }
   await writeFile(path, '{"data":"{}","checksum":7}');
   {
-    await using file = await openPodResources(path, silentLog);
+    await using file = await openPodResources(path, systemClock, silentLog);
     assert.equal(file.get('u1'), undefined);
   }
   assert.equal(await readFile(`${path}.broken`, 'utf8'), '{"data":"{}","checksum":7}');
