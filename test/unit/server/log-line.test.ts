@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { fixedWidthTime, nextAfterRotation, parseLogLine, rfc3339Nanos, startOfLastLines } from '../../../agent/drivers/logs/line.ts';
+import { fixedWidthTime, nextAfterRotation, parseLogRecord, rfc3339Nanos, rotatedNames } from '../../../agent/drivers/logs/line.ts';
 
 const parse = (text: string) => {
-  const line = parseLogLine(Buffer.from(text));
+  const line = parseLogRecord(Buffer.from(text));
   return line && [line.time, line.stream, line.content.toString()];
 };
 
@@ -33,13 +33,25 @@ test('times keep their nanoseconds', () => {
   assert.equal(fixedWidthTime('2026-01-02T03:04:05+02:00'), '2026-01-02T03:04:05.000000000+02:00');
 });
 
-test('the last lines begin after the newline before them', () => {
-  const block = Buffer.from('one\ntwo\nthree\n');
-  assert.deepEqual(startOfLastLines(block, 1), { start: 8 });
-  assert.deepEqual(startOfLastLines(block, 2), { start: 4 });
-  assert.deepEqual(startOfLastLines(block, 3), { newlines: 3 });
-  assert.deepEqual(startOfLastLines(block, 0), { start: 14 });
-  assert.deepEqual(startOfLastLines(Buffer.from('one\ntw'), 1), { newlines: 1 });
+test('rotated files, the newest first', () => {
+  const table: [string, string[], string[]][] = [
+    [
+      "kubelet's, packed or not, and nothing else",
+      [
+        '0.log',
+        '0.log.20260101-000000.gz',
+        '0.log.20260103-000000',
+        '0.log.20260102-000000.gz',
+        '0.log.20260102-000000.gz.tmp',
+        '1.log',
+        '0.log.bak',
+      ],
+      ['0.log.20260103-000000', '0.log.20260102-000000.gz', '0.log.20260101-000000.gz'],
+    ],
+    ['the plain one of two', ['0.log.20260101-000000', '0.log.20260101-000000.gz'], ['0.log.20260101-000000']],
+    ["Docker's", ['0.log.10', '0.log.1', '0.log.2.gz'], ['0.log.1', '0.log.2.gz', '0.log.10']],
+  ];
+  for (const [name, names, expected] of table) assert.deepEqual(rotatedNames('0.log', names), expected, name);
 });
 
 test('a rotated file is continued by the next one that can be read', () => {

@@ -33,7 +33,8 @@ test('what is shown of a log', async () => {
   const table: [string, ReadLogOptions, string][] = [
     ['all', {}, 'one\ntwo\nthree\nfive\n'],
     ['tail', { tailLines: 1 }, 'five\n'],
-    ['tail counts lines of the file, parts too', { tailLines: 3 }, 'ee\nfive\n'],
+    ['tail counts lines, not the pieces that a runtime makes of them', { tailLines: 2 }, 'three\nfive\n'],
+    ['tail of one stream', { tailLines: 1, stream: 'stderr' }, 'two\n'],
     ['tail of more than there is', { tailLines: 100 }, 'one\ntwo\nthree\nfive\n'],
     ['tail 0', { tailLines: 0 }, ''],
     ['limit', { limitBytes: 6 }, 'one\ntw'],
