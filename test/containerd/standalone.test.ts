@@ -2,7 +2,19 @@
 import assert from 'node:assert/strict';
 import { type ExecFileException, execFile, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { cpSync, existsSync, globSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  globSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { test } from 'node:test';
@@ -176,24 +188,62 @@ test('up, curl, logs, exec, why, edit, a killed agent, down: and nothing is left
   assert.equal((await keelson('down')).out, 'Nothing is up.\n');
 });
 
-test('down after everything was killed leaves nothing either', { timeout: 120_000 }, async (t) => {
-  t.after(() => keelson('down'));
-  const before = inventory();
-  const started = await keelson('up', '--manifests', join(repository, 'examples'));
-  assert.equal(started.code, 0, started.out);
-  const shims = globSync(`${run}/containerd/io.containerd.runtime.v2.task/k8s.io/*/address`).map((at) =>
-    readFileSync(at, 'utf8').replace('unix://', ''),
-  );
-  const state = JSON.parse(readFileSync(join(lib, 'state.json'), 'utf8')) as Record<'agent' | 'containerd', { pid: number }>;
-  for (const { pid } of [state.agent, state.containerd]) process.kill(pid, 'SIGKILL');
-  const ended = await keelson('down');
-  assert.equal(ended.code, 0, ended.out);
-  assert.deepEqual(inventory(), before);
-  assert.deepEqual(
-    shims.filter((socket) => existsSync(socket)),
-    [],
-  );
-});
+/** A pod whose volumes the agent mounts; what is in `user` is its user's. */
+const userPod = (user: string): string => `apiVersion: v1
+kind: Pod
+metadata: {name: user}
+spec:
+  dnsPolicy: Default
+  terminationGracePeriodSeconds: 1
+  volumes:
+  - {name: host, hostPath: {path: ${user}}}
+  - {name: memory, emptyDir: {medium: Memory}}
+  containers:
+  - name: c
+    image: keelson.local/example:1
+    command: [/bin/sh, -c, 'while :; do sleep 1; done']
+    volumeMounts:
+    - {name: host, mountPath: /sub, subPath: sub}
+    - {name: host, mountPath: /file, subPath: file}
+    - {name: memory, mountPath: /memory}
+`;
+
+for (const linked of [false, true])
+  test(`down after everything was killed leaves nothing either${linked ? ', behind a symbolic link' : ''}`, {
+    timeout: 120_000,
+  }, async (t) => {
+    const folder = mkdtempSync(join(tmpdir(), 'standalone-'));
+    t.after(() => rmSync(folder, { recursive: true, force: true }));
+    t.after(() => keelson('down'));
+    const [manifests, user, disk] = [join(folder, 'manifests'), join(folder, 'user'), join(folder, 'disk')];
+    for (const each of [manifests, join(user, 'sub', 'deep'), disk]) mkdirSync(each, { recursive: true });
+    for (const name of ['sub/deep/a', 'sub/b', 'file']) writeFileSync(join(user, name), `precious ${name}`);
+    writeFileSync(join(manifests, 'user.yaml'), userPod(user));
+    const mine = readdirSync(user, { recursive: true }).sort();
+    if (linked) {
+      symlinkSync(disk, '/var/lib/keelson');
+      t.after(() => rmSync('/var/lib/keelson', { force: true }));
+    }
+    const before = inventory();
+    const started = await keelson('up', '--manifests', manifests);
+    assert.equal(started.code, 0, started.out);
+    assert.equal(readFileSync('/proc/self/mountinfo', 'utf8').match(/\/volume-subpaths\/host\/c\/[01] /g)?.length, 2);
+    const shims = globSync(`${run}/containerd/io.containerd.runtime.v2.task/k8s.io/*/address`).map((at) =>
+      readFileSync(at, 'utf8').replace('unix://', ''),
+    );
+    const state = JSON.parse(readFileSync(join(lib, 'state.json'), 'utf8')) as Record<'agent' | 'containerd', { pid: number }>;
+    for (const { pid } of [state.agent, state.containerd]) process.kill(pid, 'SIGKILL');
+    const ended = await keelson('down');
+    assert.equal(ended.code, 0, ended.out);
+    assert.deepEqual(inventory(), before);
+    assert.deepEqual(
+      shims.filter((socket) => existsSync(socket)),
+      [],
+    );
+    assert.deepEqual(readdirSync(user, { recursive: true }).sort(), mine);
+    assert.equal(readFileSync(join(user, 'sub/deep/a'), 'utf8'), 'precious sub/deep/a');
+    assert.deepEqual(readdirSync(disk), []);
+  });
 
 /** The agents of a standalone node. */
 const agents = (): string[] =>
