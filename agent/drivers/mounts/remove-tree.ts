@@ -46,6 +46,7 @@ const progressEvery = 1_000;
 const maxKept = 1_000;
 // A pass that removes nothing although the folder is not empty: some file systems show an entry only to the next reader.
 const maxIdlePasses = 3;
+const mounted = 'it is in use: something is mounted there';
 
 /**
  * Removes `target` and what is below it, from this process and without a pause. Its folders may be symbolic links, `target` itself is not followed. A mount
@@ -53,8 +54,10 @@ const maxIdlePasses = 3;
  * Returns false when the budget ended it. Throws AgentError for the first thing that stays: Busy where something is mounted.
  */
 export function removeTreeHere(target: string, how: RemoveHow = {}): boolean {
-  const removal = startRemoval(target, how);
-  if (removal === undefined) return true;
+  const clean = path.resolve(target);
+  const holder = openHolder(clean);
+  if (holder === undefined) return true;
+  const removal = new Removal(clean, holder, how);
   try {
     return removal.run();
   } finally {
@@ -62,110 +65,113 @@ export function removeTreeHere(target: string, how: RemoveHow = {}): boolean {
   }
 }
 
-/** Undefined when there is nothing to remove. */
-function startRemoval(target: string, how: RemoveHow): { run(): boolean; close(): void } | undefined {
-  const clean = path.resolve(target);
-  const holder = openHolder(clean);
-  if (holder === undefined) return undefined;
-  const mount = mountOf(holder);
-  const stack: Folder[] = [makeFolder(Buffer.alloc(0), holder)];
-  let removed = 0;
-  let bytes = 0;
-  let failures = 0;
-  let first: AgentError | undefined;
+/** One removal: the open folders from the one that holds the target down to the one that is worked on. */
+class Removal {
+  readonly #target: string;
+  readonly #how: RemoveHow;
+  readonly #mount: string;
+  readonly #holder: Folder;
+  readonly #stack: Folder[];
+  #removed = 0;
+  #bytes = 0;
+  #failures = 0;
+  #first: AgentError | undefined;
 
-  const named = (name: Buffer): string => {
-    const names = [...stack.slice(1).map((each) => each.name), name].slice(1).map((each) => each.toString('utf8'));
-    const below = names.length === 0 ? '' : `/${names.join('/')}`;
-    return `${clean}${below.length > 300 ? `/…${below.slice(-300)}` : below}`;
-  };
-  const gone = (folder: Folder): void => {
-    removed++;
-    folder.removedInPass++;
-    if (removed % progressEvery === 0) how.progress?.(removed);
-  };
-  const keep = (folder: Folder, name: Buffer, code: string, why: string): void => {
-    first ??= new AgentError(code, `cannot remove ${named(name)}: ${why}`);
-    folder.kept.add(name.toString('latin1'));
-    if (++failures > maxKept) throw new AgentError(first.code, `${first.message} (and ${failures - 1} more)`);
-  };
-  const keepFor = (folder: Folder, name: Buffer, error: unknown): void => {
-    const errno = errnoOf(error);
-    keep(folder, name, codeOfErrno(errno), errno === 'EBUSY' ? 'it is in use: something is mounted there' : errno);
-  };
+  constructor(target: string, holder: number, how: RemoveHow) {
+    this.#target = target;
+    this.#how = how;
+    this.#mount = mountOf(holder);
+    this.#holder = makeFolder(Buffer.alloc(0), holder);
+    this.#stack = [this.#holder];
+  }
 
-  /** Takes one entry away, or goes down into it. False when that is over the budget. */
-  function take(folder: Folder, name: Buffer, isFolder: boolean): boolean {
-    if (how.budget !== undefined && removed >= how.budget.entries) return false;
-    const at = below(folder, name);
-    if (isFolder && stack.length === 1 && how.keepTop === true) {
-      descend(folder, name, at);
-      return true;
+  /** False when the budget ended it. */
+  run(): boolean {
+    const top = Buffer.from(path.basename(this.#target));
+    const found = fs.lstatSync(below(this.#holder, top), { throwIfNoEntry: false });
+    if (found === undefined) return true;
+    if (this.#how.keepTop === true) {
+      if (!found.isDirectory()) throw new AgentError('NotADirectory', `cannot empty ${this.#target}: it is no folder`);
+      this.#descend(this.#holder, top);
+    } else if (!this.#take(this.#holder, top, found.isDirectory())) return false;
+    for (;;) {
+      const [parent, folder] = [this.#stack.at(-2), this.#stack.at(-1)];
+      if (parent === undefined || folder === undefined) break;
+      const entry = nextEntry(folder);
+      if (entry === null) this.#leave(folder, parent);
+      else if (!folder.kept.has(entry.name.toString('latin1')) && !this.#take(folder, entry.name, entry.isDirectory())) return false;
     }
-    try {
-      if (isFolder) fs.rmdirSync(at);
-      else {
-        if (how.foldersOnly === true) {
-          keep(folder, name, 'NotEmpty', 'it is a file, and only folders were to be here');
-          return true;
-        }
-        if (how.budget !== undefined) {
-          const stat = fs.lstatSync(at);
-          bytes += stat.isFile() && stat.nlink === 1 ? stat.size : 0;
-          if (bytes > how.budget.bytes) return false;
-        }
-        fs.unlinkSync(at);
-      }
-    } catch (error) {
-      if (isErrno(error, 'ENOTEMPTY', 'EEXIST')) descend(folder, name, at);
-      // It has gone, or something else has taken its place: the next pass sees what.
-      else if (!isErrno(error, 'ENOENT', 'ENOTDIR', 'EISDIR')) keepFor(folder, name, error);
-      return true;
-    }
-    gone(folder);
+    if (this.#first !== undefined) throw this.#failure(this.#first);
     return true;
   }
 
-  function descend(folder: Folder, name: Buffer, at: Buffer): void {
+  close(): void {
+    for (const folder of this.#stack) closeFolder(folder);
+  }
+
+  /** Takes one entry away, or goes down into it. False when that is over the budget. */
+  #take(folder: Folder, name: Buffer, isFolder: boolean): boolean {
+    const { budget, foldersOnly } = this.#how;
+    if (budget !== undefined && this.#removed >= budget.entries) return false;
+    if (foldersOnly === true && !isFolder) {
+      this.#keep(folder, name, 'NotEmpty', 'it is a file, and only folders were to be here');
+      return true;
+    }
+    const at = below(folder, name);
+    try {
+      if (isFolder) fs.rmdirSync(at);
+      else {
+        if (budget !== undefined && this.#wouldExceed(budget.bytes, at)) return false;
+        fs.unlinkSync(at);
+      }
+    } catch (error) {
+      if (isErrno(error, 'ENOTEMPTY', 'EEXIST')) this.#descend(folder, name);
+      // It has gone, or something else has taken its place: the next pass sees what.
+      else if (!isErrno(error, 'ENOENT', 'ENOTDIR', 'EISDIR')) this.#keepFor(folder, name, error);
+      return true;
+    }
+    this.#gone(folder);
+    return true;
+  }
+
+  #wouldExceed(most: number, at: Buffer): boolean {
+    const stat = fs.lstatSync(at);
+    // A file that has another name frees nothing.
+    if (stat.isFile() && stat.nlink === 1) this.#bytes += stat.size;
+    return this.#bytes > most;
+  }
+
+  #descend(folder: Folder, name: Buffer): void {
     let fd: number;
     try {
-      fd = fs.openSync(at, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+      fd = fs.openSync(below(folder, name), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     } catch (error) {
-      if (!isErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP')) keepFor(folder, name, error);
+      if (!isErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP')) this.#keepFor(folder, name, error);
       return;
     }
-    if (mountOf(fd) !== mount) {
+    if (mountOf(fd) !== this.#mount) {
       fs.closeSync(fd);
-      keep(folder, name, 'Busy', 'something is mounted there');
+      this.#keep(folder, name, 'Busy', mounted);
       return;
     }
-    stack.push(makeFolder(name, fd));
-    // The first one is never let go: while it is open, its mount's number is nobody else's.
-    const far = stack[stack.length - 1 - openFolders];
-    if (far !== undefined && far !== stack[0]) closeFolder(far);
+    this.#stack.push(makeFolder(name, fd));
+    // The holder is never let go: while it is open, its mount's number is nobody else's.
+    const far = this.#stack[this.#stack.length - 1 - openFolders];
+    if (far !== undefined && far !== this.#holder) closeFolder(far);
   }
 
-  /** The folder above, open again: by `..`, and only if that is the one that it was. */
-  function reopened(folder: Folder, parent: Folder): number {
-    if (parent.fd !== undefined) return parent.fd;
-    const fd = fs.openSync(below(folder, Buffer.from('..')), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    parent.fd = fd;
-    if (identityOf(fd) === parent.identity && mountOf(fd) === mount) return fd;
-    throw new AgentError('Aborted', `cannot remove ${clean}: somebody moves folders in it meanwhile`);
-  }
-
-  /** A pass has come to its end: another one, or up. */
-  function leave(folder: Folder, parent: Folder): void {
+  /** A pass over a folder has come to its end: another one, or up. */
+  #leave(folder: Folder, parent: Folder): void {
     folder.entries?.closeSync();
     folder.entries = undefined;
-    reopened(folder, parent);
-    const isTop = stack.length === 2;
+    this.#openAgain(parent, folder);
     const again = folder.removedInPass > 0;
     folder.passes = again ? 0 : folder.passes + 1;
     folder.removedInPass = 0;
+    const isKeptTop = parent === this.#holder && this.#how.keepTop === true;
+    if (isKeptTop && again) return;
+    const stays = isKeptTop || folder.kept.size > 0;
     let failure: unknown;
-    const stays = (isTop && how.keepTop === true) || folder.kept.size > 0;
-    if (stays && isTop && again) return;
     if (!stays) {
       try {
         fs.rmdirSync(below(parent, folder.name));
@@ -175,33 +181,47 @@ function startRemoval(target: string, how: RemoveHow): { run(): boolean; close()
       }
     }
     closeFolder(folder);
-    stack.pop();
+    this.#stack.pop();
     if (stays) parent.kept.add(folder.name.toString('latin1'));
-    else if (failure === undefined) gone(parent);
-    else if (!isErrno(failure, 'ENOENT', 'ENOTDIR')) keepFor(parent, folder.name, failure);
+    else if (failure === undefined) this.#gone(parent);
+    else if (!isErrno(failure, 'ENOENT', 'ENOTDIR')) this.#keepFor(parent, folder.name, failure);
   }
 
-  return {
-    run() {
-      const top = Buffer.from(path.basename(clean));
-      const found = lookAt(below(stack[0] as Folder, top));
-      if (found === undefined) return true;
-      if (how.keepTop === true && found !== 'folder') throw new AgentError('NotADirectory', `cannot empty ${clean}: it is no folder`);
-      if (!take(stack[0] as Folder, top, found === 'folder')) return false;
-      for (;;) {
-        const [parent, folder] = [stack.at(-2), stack.at(-1) as Folder];
-        if (parent === undefined) break;
-        const entry = nextEntry(folder);
-        if (entry === null) leave(folder, parent);
-        else if (!folder.kept.has(entry.name.toString('latin1')) && !take(folder, entry.name, entry.isDirectory())) return false;
-      }
-      if (first !== undefined) throw failures === 1 ? first : new AgentError(first.code, `${first.message} (and ${failures - 1} more)`);
-      return true;
-    },
-    close() {
-      for (const folder of stack) closeFolder(folder);
-    },
-  };
+  /** The folder above, open again: by `..`, and only if that is the one that it was. */
+  #openAgain(parent: Folder, child: Folder): void {
+    if (parent.fd !== undefined) return;
+    parent.fd = fs.openSync(below(child, Buffer.from('..')), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (identityOf(parent.fd) === parent.identity && mountOf(parent.fd) === this.#mount) return;
+    throw new AgentError('Aborted', `cannot remove ${this.#target}: somebody moves folders in it meanwhile`);
+  }
+
+  #gone(folder: Folder): void {
+    this.#removed++;
+    folder.removedInPass++;
+    if (this.#removed % progressEvery === 0) this.#how.progress?.(this.#removed);
+  }
+
+  #keepFor(folder: Folder, name: Buffer, error: unknown): void {
+    const errno = errnoOf(error);
+    this.#keep(folder, name, codeOfErrno(errno), errno === 'EBUSY' ? mounted : errno);
+  }
+
+  #keep(folder: Folder, name: Buffer, code: string, why: string): void {
+    this.#first ??= new AgentError(code, `cannot remove ${this.#pathOf(name)}: ${why}`);
+    folder.kept.add(name.toString('latin1'));
+    if (++this.#failures > maxKept) throw this.#failure(this.#first);
+  }
+
+  #failure(first: AgentError): AgentError {
+    return this.#failures === 1 ? first : new AgentError(first.code, `${first.message} (and ${this.#failures - 1} more)`);
+  }
+
+  /** Of an entry of the folder that is worked on, for people. */
+  #pathOf(name: Buffer): string {
+    const names = [...this.#stack.slice(1).map((folder) => folder.name), name].slice(1);
+    const inside = names.map((each) => `/${each.toString('utf8')}`).join('');
+    return `${this.#target}${inside.length > 300 ? `/…${inside.slice(-300)}` : inside}`;
+  }
 }
 
 /** The folder that `target` is in; undefined when it is not there. */
@@ -213,11 +233,6 @@ function openHolder(target: string): number | undefined {
     if (isErrno(error, 'ENOENT', 'ENOTDIR')) return undefined;
     throw new AgentError(codeOfErrno(errnoOf(error)), `cannot remove ${target}: ${errnoOf(error)}`, { cause: error });
   }
-}
-
-function lookAt(at: Buffer): 'folder' | 'other' | undefined {
-  const stat = fs.lstatSync(at, { throwIfNoEntry: false });
-  return stat === undefined ? undefined : stat.isDirectory() ? 'folder' : 'other';
 }
 
 function makeFolder(name: Buffer, fd: number): Folder {
