@@ -16,7 +16,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { test } from 'node:test';
 import { waitFor } from '../testbed/wait.ts';
 
@@ -221,8 +221,9 @@ for (const linked of [false, true])
     writeFileSync(join(manifests, 'user.yaml'), userPod(user));
     const mine = readdirSync(user, { recursive: true }).sort();
     if (linked) {
-      symlinkSync(disk, '/var/lib/keelson');
-      t.after(() => rmSync('/var/lib/keelson', { force: true }));
+      mkdirSync(dirname(lib), { recursive: true });
+      symlinkSync(disk, lib);
+      t.after(() => rmSync(lib, { force: true }));
     }
     const before = inventory();
     const started = await keelson('up', '--manifests', manifests);
