@@ -23,6 +23,8 @@ export interface PlannedMount {
   readonly propagation: MountPropagation;
   /** Kubelet's own volumes may be relabelled for SELinux; the node's own files may not. */
   readonly selinuxRelabel: boolean;
+  /** It shows a directory that the node has made for the pod, in which it may make mount points. */
+  readonly isOwn: boolean;
 }
 
 export interface MountSettings {
@@ -41,18 +43,21 @@ export function plannedMounts(pod: AgentPod, container: Container, settings: Mou
     const volume = pod.spec.volumes?.find((one) => one.name === mount.name);
     if (volume === undefined) throw fail(`cannot find volume "${mount.name}" to mount into container "${container.name}"`);
     const plugin = pluginOf(volume);
+    const subPath = subPathOf(mount, settings);
     const base = plugin !== undefined ? volumeDir(settings.rootDir, pod.metadata.uid, plugin, volume.name) : volume.hostPath?.path;
     return {
       volume: volume.name,
       index,
       base,
-      subPath: subPathOf(mount, settings),
+      subPath,
       containerPath: mount.mountPath.startsWith('/') ? mount.mountPath : `/${mount.mountPath}`,
       // Images are mounted for reading only: runtimes refuse them otherwise.
       readOnly: mount.readOnly === true || holdsApiData(plugin) || volume.image !== undefined,
       recursiveReadOnly: recursiveReadOnly(mount, settings.recursiveReadOnlySupported),
       propagation: propagationOf(mount),
       selinuxRelabel: plugin !== undefined,
+      // Below the top of a volume of API data lies what its next update replaces.
+      isOwn: plugin !== undefined && (subPath === '' || !holdsApiData(plugin)),
     };
   });
 }

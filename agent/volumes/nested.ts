@@ -1,27 +1,43 @@
 import { posix } from 'node:path';
 import { AgentError } from '../base/errors.ts';
-import { type AgentPod, containersOf } from '../model/pod.ts';
+
+/** A mount of a container, as far as mounts below each other go. */
+export interface PlacedMount {
+  /** Where it is in the container. */
+  readonly containerPath: string;
+  /** What it shows of the node; undefined for an image. */
+  readonly hostPath: string | undefined;
+  readonly readOnly: boolean;
+  /** It shows a directory that the node has made for the pod: an emptyDir, or a volume of API data. */
+  readonly isOwn: boolean;
+}
+
+/** A place in the directory of a read-only mount at which another one goes. */
+export interface NestedMount {
+  readonly outer: PlacedMount;
+  /** Relative to the outer mount. */
+  readonly path: string;
+  readonly inner: PlacedMount;
+}
 
 /**
- * The directories that must exist inside a volume because some container mounts another volume there: a runtime cannot make them in a volume that is
- * read-only. Relative to the volume; only the first level of nesting (pkg/volume/util/nested_volumes.go). Throws AgentError InvalidPath.
+ * The mounts of a container that lie in a read-only one of the pod's own volumes: a runtime cannot make their mount points there, so the node does.
+ * Kubelet does so in volumes of API data alone, and makes directories where files go (pkg/volume/util/nested_volumes.go).
+ * Outer ones come before those inside of them. Throws AgentError CreateContainerConfigError.
  */
-export function nestedMountPoints(pod: AgentPod, volume: string): string[] {
-  const found = new Set<string>();
-  for (const { container } of containersOf(pod)) {
-    const mounts = container.volumeMounts ?? [];
-    const all = mounts.map((mount) => posix.normalize(mount.mountPath).replace(/(.)\/$/, '$1')).sort();
-    for (const mount of mounts) {
-      if (mount.name !== volume) continue;
-      const own = posix.normalize(mount.mountPath).replace(/(.)\/$/, '$1');
-      if (own.startsWith('../')) throw new AgentError('InvalidPath', `invalid container mount point ${own}`);
-      const outer: string[] = [];
-      for (const point of all) {
-        if (!point.startsWith(`${own}/`) || outer.some((before) => point.startsWith(`${before}/`))) continue;
-        outer.push(point);
-        found.add(point.slice(own.length + 1));
-      }
-    }
+export function nestedMounts(mounts: readonly PlacedMount[]): NestedMount[] {
+  const placed = mounts.map((mount) => ({ mount, at: clean(mount.containerPath) }));
+  const found: NestedMount[] = [];
+  for (const { mount: inner, at } of placed.toSorted((a, b) => a.at.length - b.at.length)) {
+    if (at.startsWith('../')) throw new AgentError('CreateContainerConfigError', `invalid container mount point ${at}`);
+    const around = placed.filter((each) => at.startsWith(`${each.at}/`));
+    const outer = around.toSorted((a, b) => b.at.length - a.at.length)[0];
+    if (outer?.mount.readOnly !== true || !outer.mount.isOwn) continue;
+    found.push({ outer: outer.mount, path: at.slice(outer.at.length + 1), inner });
   }
-  return [...found];
+  return found;
+}
+
+function clean(path: string): string {
+  return posix.normalize(path).replace(/(.)\/+$/, '$1');
 }

@@ -10,7 +10,7 @@ import type { AgentPod } from '../model/pod.ts';
 import { plannedMounts } from './container-mounts.ts';
 import { hugePageBytes, tmpfsBytes } from './empty-dir.ts';
 import { ownPlugins, podDir, podsDir, readyDir, subPathTarget, type VolumePlugin, volumeDir } from './layout.ts';
-import { nestedMountPoints } from './nested.ts';
+import { type NestedMount, nestedMounts, type PlacedMount } from './nested.ts';
 import { fsGroupOf } from './ownership.ts';
 import type { DownwardValue, Known } from './payload.ts';
 import {
@@ -38,7 +38,6 @@ export interface WatchedObjects<T> {
 type VolumeDisk = Pick<
   typeof import('../drivers/mounts/volume-disk.ts'),
   | 'makeVolumeDirectory'
-  | 'makeMountPoints'
   | 'hasContent'
   | 'writeFiles'
   | 'giveToGroup'
@@ -93,6 +92,8 @@ interface MountsForOptions {
   readonly recursiveReadOnlySupported: boolean;
   /** Pulled images of volumes of type image, by volume name. */
   readonly images?: ReadonlyMap<string, ImageSpec> | undefined;
+  /** What the container mounts besides its volumes: some of it may lie in one of them. */
+  readonly others?: readonly Mount[] | undefined;
 }
 
 export interface Volumes extends AsyncDisposable {
@@ -385,8 +386,6 @@ export function startVolumes(options: VolumesOptions): Volumes {
     } else if (medium !== '') {
       throw new AgentError('InvalidVolume', `unknown storage medium "${medium}"`);
     }
-    const nested = plugin === 'kubernetes.io~empty-dir' ? [] : nestedMountPoints(entry.pod, volume);
-    if (nested.length > 0) disk.makeMountPoints(dir, nested);
     const group = fsGroupOf(entry.pod);
     if (group !== undefined) disk.giveToGroup(dir, group, false);
     disk.markReady(ready);
@@ -548,6 +547,12 @@ export function startVolumes(options: VolumesOptions): Volumes {
     async mountsFor(pod, container, how, signal) {
       const { uid } = pod.metadata;
       const result: Mount[] = [];
+      const placed: PlacedMount[] = (how.others ?? []).map((mount) => ({
+        containerPath: mount.container_path ?? '',
+        hostPath: mount.host_path,
+        readOnly: mount.readonly === true,
+        isOwn: false,
+      }));
       for (const mount of plannedMounts(pod, container, { rootDir, ...how })) {
         let hostPath = mount.base;
         if (hostPath !== undefined && mount.subPath !== '') {
@@ -571,7 +576,9 @@ export function startVolumes(options: VolumesOptions): Volumes {
           propagation: mount.propagation,
           ...(image === undefined ? {} : { image, image_sub_path: mount.subPath }),
         });
+        placed.push({ containerPath: mount.containerPath, hostPath, readOnly: mount.readOnly, isOwn: mount.isOwn });
       }
+      for (const nested of nestedMounts(placed)) await makeMountPoint(nested, container.name, signal);
       return result;
     },
 
@@ -596,6 +603,27 @@ export function startVolumes(options: VolumesOptions): Volumes {
       await Promise.allSettled(chains.values());
     },
   };
+
+  async function makeMountPoint({ outer, path, inner }: NestedMount, container: string, signal: AbortSignal): Promise<void> {
+    const { hostPath: base } = outer;
+    if (base === undefined) return;
+    const where = `mount point ${inner.containerPath} of container "${container}"`;
+    try {
+      // What the node has not got yet, the runtime makes as a directory; an image is one.
+      await answering(
+        where,
+        async (own) => {
+          const type = inner.hostPath === undefined ? undefined : await mounts.fileType(inner.hostPath, own);
+          await mounts.makeMountPoint(base, path, type === undefined || type === 'Directory', own);
+        },
+        signal,
+      );
+    } catch (error) {
+      signal.throwIfAborted();
+      const message = `unable to create nested volume mountpoints: ${where}: ${messageOf(error)}`;
+      throw new AgentError('CreateContainerConfigError', message, { cause: error });
+    }
+  }
 
   async function bindSubPath(
     base: string,

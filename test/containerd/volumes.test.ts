@@ -363,6 +363,45 @@ describe('volumes on the node', { skip: process.getuid?.() !== 0 && 'needs root'
     assert.equal(fs.existsSync('/etc/hostname'), true);
   });
 
+  test('what goes inside of a read-only volume gets its mount point: a directory, a file, and nothing over a link of the pod', async () => {
+    configMaps.set('ns/nest', { data: { 'app.conf': 'x', link: 'y' } });
+    const list: Volume[] = [
+      { name: 'cm', configMap: { name: 'nest' } },
+      { name: 'e', emptyDir: {} },
+      { name: 'm', emptyDir: { medium: 'Memory' } },
+    ];
+    const pod = podOf('nest', list, {
+      volumeMounts: [
+        { name: 'e', mountPath: '/data', readOnly: true },
+        { name: 'cm', mountPath: '/data/conf' },
+        { name: 'cm', mountPath: '/data/etc/app.conf', subPath: 'app.conf' },
+        { name: 'm', mountPath: '/data/evil/tmp' },
+        { name: 'm', mountPath: '/data/conf/tmp' },
+        { name: 'cm', mountPath: '/data/conf/more.conf', subPath: 'app.conf' },
+      ],
+    });
+    const at = await mustMount(pod);
+    // An init container has been here.
+    fs.symlinkSync(path.join(dir, 'outside'), at('e', 'evil'));
+    fs.mkdirSync(path.join(dir, 'outside'));
+    const others = [{ container_path: '/data/last-words', host_path: at('cm', 'app.conf'), readonly: false }];
+    const how = { recursiveReadOnlySupported: false, expandSubPath: () => ({ path: '', missing: [] }), others };
+    await volumes.mountsFor(pod, pod.spec.containers[0] as Container, how, signal);
+    const type = (file: string): string =>
+      fs.lstatSync(file).isDirectory() ? 'directory' : fs.lstatSync(file).isFile() ? 'file' : 'other';
+    assert.equal(type(at('e', 'conf')), 'directory');
+    assert.equal(type(at('e', 'etc/app.conf')), 'file');
+    assert.equal(type(at('e', 'last-words')), 'file');
+    assert.equal(type(at('cm', 'tmp')), 'directory');
+    assert.equal(type(at('cm', 'more.conf')), 'file');
+    assert.deepEqual(fs.readdirSync(path.join(dir, 'outside')), []);
+    // The next content of the ConfigMap leaves them.
+    configMaps.set('ns/nest', { data: { 'app.conf': 'z' } });
+    await until(() => read(at('cm', 'app.conf')) === 'z');
+    assert.equal(type(at('cm', 'tmp')), 'directory');
+    await volumes.unmount('uid-nest', signal);
+  });
+
   test('another run of the agent finds everything, and can take it away without a spec', async () => {
     configMaps.set('ns/conf', { data: { a: 'A1', b: 'B1' } });
     const pod = podOf('again', everything());

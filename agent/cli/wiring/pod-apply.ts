@@ -271,20 +271,19 @@ export function createPodApply(options: PodApplyOptions): PodsOptions['apply'] &
       const command = expandAll(container.command, allEnvs);
       const args = expandAll(container.args, allEnvs);
       checkProcess([command, args], allEnvs);
-      const [volumeMounts, hosts, termination] = await Promise.all([
-        volumes.mountsFor(
-          pod,
-          container,
-          {
-            expandSubPath: (expression) => expandSubPath(expression, allEnvs),
-            recursiveReadOnlySupported: options.recursiveReadOnly(usableSandbox(runtime)?.runtimeHandler ?? ''),
-            images: imageVolumes.get(pod.metadata.uid),
-          },
-          signal,
-        ),
-        hostsMount(pod, container, ips),
-        terminationMount(pod, container, attempt),
-      ]);
+      const [hosts, termination] = await Promise.all([hostsMount(pod, container, ips), terminationMount(pod, container, attempt)]);
+      const partMounts = parts.mounts.map(asMount);
+      const volumeMounts = await volumes.mountsFor(
+        pod,
+        container,
+        {
+          expandSubPath: (expression) => expandSubPath(expression, allEnvs),
+          recursiveReadOnlySupported: options.recursiveReadOnly(usableSandbox(runtime)?.runtimeHandler ?? ''),
+          images: imageVolumes.get(pod.metadata.uid),
+          others: [...partMounts, ...hosts, ...termination],
+        },
+        signal,
+      );
       return containerConfig(pod, container, {
         attempt,
         imageRef,
@@ -292,7 +291,7 @@ export function createPodApply(options: PodApplyOptions): PodsOptions['apply'] &
         args,
         envs: allEnvs.map(({ name, value }) => ({ key: name, value })),
         // Where a plugin and the pod mount at one path, the pod's comes later and counts.
-        mounts: [...parts.mounts.map(asMount), ...volumeMounts, ...hosts, ...termination],
+        mounts: [...partMounts, ...volumeMounts, ...hosts, ...termination],
         devices: parts.devices,
         cdiDevices: parts.cdiDevices,
         deviceAnnotations: parts.annotations,

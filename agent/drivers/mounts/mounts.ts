@@ -43,6 +43,8 @@ export interface Mounts {
   /** Bind-mounts `subPath` of the volume at `base` on `target`, safe against symbolic links put there meanwhile. Bound already: nothing happens. */
   bindSubPath(base: string, subPath: string, target: string, signal: AbortSignal): Promise<void>;
   makeSubPathDirectory(base: string, subPath: string, signal: AbortSignal): Promise<void>;
+  /** Makes what is missing of `subPath` beneath `base` for a mount of a directory or of a file; over no symbolic link. */
+  makeMountPoint(base: string, subPath: string, directory: boolean, signal: AbortSignal): Promise<void>;
 }
 
 export interface MountsOptions {
@@ -148,6 +150,7 @@ export function openMounts(options: MountsOptions = {}): Mounts {
     makeFile: (target, mode, signal) => run('makeFile', target, { path: target, mode }, signal),
     bindSubPath: (base, subPath, target, signal) => run('bindSubPath', base, { base, subPath, target }, signal),
     makeSubPathDirectory: (base, subPath, signal) => run('makeSubPathDirectory', base, { base, subPath }, signal),
+    makeMountPoint: (base, subPath, directory, signal) => run('makeMountPoint', base, { base, subPath, directory }, signal),
   };
 }
 

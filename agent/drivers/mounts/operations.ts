@@ -21,6 +21,7 @@ export interface Operations {
   makeFile: { args: { path: string; mode: number }; result: undefined };
   bindSubPath: { args: { base: string; subPath: string; target: string }; result: undefined };
   makeSubPathDirectory: { args: { base: string; subPath: string }; result: undefined };
+  makeMountPoint: { args: { base: string; subPath: string; directory: boolean }; result: undefined };
   /** `path` has a character for each byte (latin1): a mount point need not be text. */
   unmount: { args: { path: string; lazy: boolean }; result: boolean };
   removeTree: { args: { path: string } & RemoveOptions; result: undefined };
@@ -103,6 +104,19 @@ export const operations: { [K in OperationName]: Operation<K> } = {
       makeBeneath(base, subPath);
     } catch (error) {
       throw fromFsError(error, `cannot create subPath directory ${subPath}`);
+    }
+    return undefined;
+  },
+
+  /**
+   * Makes what is missing of `subPath` beneath `base`, so that something can be mounted there: directories, the last one a file unless `directory`.
+   * What is there stays as it is. Where the path leads over a symbolic link, or nothing may be made, nothing is: the runtime says what it makes of it.
+   */
+  async makeMountPoint({ base, subPath, directory }) {
+    try {
+      makePointBeneath(base, subPath.split('/'), directory);
+    } catch (error) {
+      if (!isErrno(error, 'ELOOP', 'ENOTDIR', 'EROFS', 'EACCES', 'EPERM')) throw fromFsError(error, `cannot create mount point ${subPath}`);
     }
     return undefined;
   },
@@ -204,6 +218,49 @@ function makeBeneath(base: string, subPath: string): void {
     fs.closeSync(fd);
   } finally {
     fs.closeSync(parent);
+  }
+}
+
+function makePointBeneath(base: string, segments: readonly string[], directory: boolean): void {
+  if (segments.some((segment) => segment === '' || segment === '.' || segment === '..')) {
+    throw new AgentError('OutsideVolume', `mount point ${segments.join('/')} leads outside of its volume`);
+  }
+  let fd = fs.openSync(fs.realpathSync(base), O_PATH | O_NOFOLLOW | O_DIRECTORY | O_CLOEXEC);
+  try {
+    for (const [i, name] of segments.entries()) {
+      if (!directory && i === segments.length - 1) {
+        makeEmptyFile(fd, name);
+        return;
+      }
+      const next = makeAndOpenDirectory(fd, name);
+      fs.closeSync(fd);
+      fd = next;
+    }
+  } finally {
+    fs.closeSync(fd);
+  }
+}
+
+/** Any user of the pod may pass through, whatever the umask. One that is there stays as it is. */
+function makeAndOpenDirectory(parent: number, name: string): number {
+  try {
+    fs.mkdirSync(`/proc/self/fd/${parent}/${name}`, 0o755);
+  } catch (error) {
+    if (isErrno(error, 'EEXIST')) return openAt(parent, name, O_PATH | O_NOFOLLOW | O_DIRECTORY);
+    throw error;
+  }
+  const made = openAt(parent, name, O_NOFOLLOW | O_DIRECTORY);
+  fs.fchmodSync(made, 0o755);
+  return made;
+}
+
+function makeEmptyFile(parent: number, name: string): void {
+  const { O_CREAT, O_EXCL, O_WRONLY } = fs.constants;
+  try {
+    const file = fs.openSync(`/proc/self/fd/${parent}/${name}`, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0o644);
+    fs.closeSync(file);
+  } catch (error) {
+    if (!isErrno(error, 'EEXIST')) throw error;
   }
 }
 

@@ -34,14 +34,6 @@ export function makeVolumeDirectory(dir: string): void {
   });
 }
 
-/** Makes directories (0755) inside a volume, where other volumes will be mounted. */
-export function makeMountPoints(dir: string, relative: readonly string[]): void {
-  for (const name of relative)
-    attempt(`unable to create nested volume mountpoints in ${dir}`, () =>
-      fs.mkdirSync(path.join(dir, name), { recursive: true, mode: 0o755 }),
-    );
-}
-
 /** True when a write has completed in this directory: its content may be old, but it is whole. */
 export function hasContent(dir: string): boolean {
   return attempt(`cannot look at volume ${dir}`, () => fs.existsSync(path.join(dir, dataName, '.')));

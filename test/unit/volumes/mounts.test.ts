@@ -110,6 +110,40 @@ describe('mounts on the kernel', { skip: process.getuid?.() !== 0 && 'needs root
       for (const n of [0, 1]) await mounts.unmount(target(n), {}, signal);
     });
 
+    test(`mount points are made beneath a volume, over no link (${where})`, async () => {
+      const base = fs.mkdtempSync(path.join(dir, 'points-'));
+      const outside = fs.mkdtempSync(path.join(dir, 'elsewhere-'));
+      fs.mkdirSync(path.join(base, 'there'), { mode: 0o700 });
+      fs.writeFileSync(path.join(base, 'file'), 'kept');
+      fs.symlinkSync(outside, path.join(base, 'link'));
+      fs.symlinkSync(path.join(outside, 'dangling'), path.join(base, 'last'));
+      const make = (at: string, directory: boolean) => mounts.makeMountPoint(base, at, directory, signal);
+      await make('a/b', true);
+      await make('a/c.conf', false);
+      await make('a/c.conf', false);
+      assert.deepEqual(
+        ['a', 'a/b', 'a/c.conf'].map((at) => (fs.statSync(path.join(base, at)).mode & 0o170777).toString(8)),
+        ['40755', '40755', '100644'],
+      );
+      await make('there', true);
+      assert.equal(fs.statSync(path.join(base, 'there')).mode & 0o777, 0o700);
+      // What is in the way is the runtime's to judge.
+      for (const [at, directory] of [
+        ['file', true],
+        ['file', false],
+        ['file/x', true],
+        ['there', false],
+        ['link/x', true],
+        ['link/x', false],
+        ['last', true],
+        ['last', false],
+      ] as const)
+        await make(at, directory);
+      assert.equal(fs.readFileSync(path.join(base, 'file'), 'utf8'), 'kept');
+      assert.deepEqual(fs.readdirSync(outside), []);
+      for (const evil of ['../x', 'a/../../x', '', '/x']) await assert.rejects(make(evil, true), (e) => hasCode(e, 'OutsideVolume'));
+    });
+
     test(`file types (${where})`, async () => {
       assert.equal(await mounts.fileType('/dev/null', signal), 'CharDevice');
       assert.equal(await mounts.fileType('/proc', signal), 'Directory');

@@ -7,7 +7,7 @@ import { heldToken } from '../../../agent/model/held-token.ts';
 import type { AgentPod } from '../../../agent/model/pod.ts';
 import { plannedMounts } from '../../../agent/volumes/container-mounts.ts';
 import { hugePageBytes, tmpfsBytes } from '../../../agent/volumes/empty-dir.ts';
-import { nestedMountPoints } from '../../../agent/volumes/nested.ts';
+import { nestedMounts } from '../../../agent/volumes/nested.ts';
 import { fsUserOf } from '../../../agent/volumes/ownership.ts';
 import type { Known } from '../../../agent/volumes/payload.ts';
 import { type ObservedVolumes, planVolumes, type TokenState, usedVolumes, type VolumeState } from '../../../agent/volumes/plan.ts';
@@ -360,21 +360,57 @@ describe('owners', () => {
   }
 });
 
-test('nested mount points', () => {
-  const mounts = (paths: [string, string][]): AgentPod =>
-    podWith([], {}, { volumeMounts: paths.map(([name, mountPath]) => ({ name, mountPath })) });
-  const pod = mounts([
-    ['v', '/dir'],
-    ['a', '/dir/nested'],
-    ['b', '/dir/nested/other'],
-    ['c', '/dir/nested-vol'],
-    ['d', '/dir2/x'],
-    ['e', '/dir/p/q/'],
-  ]);
-  assert.deepEqual(nestedMountPoints(pod, 'v'), ['nested', 'nested-vol', 'p/q']);
-  assert.deepEqual(nestedMountPoints(pod, 'a'), ['other']);
-  assert.deepEqual(nestedMountPoints(pod, 'd'), []);
-  assert.throws(() => nestedMountPoints(mounts([['v', '../x']]), 'v'), /invalid container mount point/);
+test('mount points inside of read-only mounts', () => {
+  const nested = (...mounts: [containerPath: string, readOnly: boolean, isOwn: boolean][]): string[] =>
+    nestedMounts(
+      mounts.map(([containerPath, readOnly, isOwn]) => ({ containerPath, hostPath: `/host${containerPath}`, readOnly, isOwn })),
+    ).map(({ outer, path, inner }) => `${outer.containerPath} ${path} ${inner.hostPath}`);
+  const table: [string, [string, boolean, boolean][], string[]][] = [
+    [
+      'each in the innermost that is around it, outer ones first',
+      [
+        ['/dir/nested/other', true, true],
+        ['/dir/p/q/', false, true],
+        ['/dir', true, true],
+        ['/dir/nested', true, true],
+        ['/dir/nested-vol', false, false],
+        ['/dir2/x', true, true],
+      ],
+      [
+        '/dir p/q /host/dir/p/q/',
+        '/dir nested /host/dir/nested',
+        '/dir nested-vol /host/dir/nested-vol',
+        '/dir/nested other /host/dir/nested/other',
+      ],
+    ],
+    [
+      'a runtime makes its own in what it may write',
+      [
+        ['/dir', false, true],
+        ['/dir/x', true, true],
+      ],
+      [],
+    ],
+    [
+      "nothing is made in the node's own files",
+      [
+        ['/dir', true, false],
+        ['/dir/x', true, true],
+      ],
+      [],
+    ],
+    [
+      'the same place twice is no nesting',
+      [
+        ['/dir', true, true],
+        ['/dir/', true, true],
+      ],
+      [],
+    ],
+  ];
+  for (const [name, mounts, expected] of table) assert.deepEqual(nested(...mounts).sort(), expected.toSorted(), name);
+  assert.deepEqual(nested(['/a/b/c', true, true], ['/a/b', true, true], ['/a', true, true]), ['/a b /host/a/b', '/a/b c /host/a/b/c']);
+  assert.throws(() => nested(['/v', true, true], ['../x', true, true]), /invalid container mount point/);
 });
 
 test('sizes in memory', () => {
@@ -416,6 +452,7 @@ describe('mounts of a container', () => {
     recursiveReadOnly: false,
     propagation: 'PROPAGATION_PRIVATE',
     selinuxRelabel: true,
+    isOwn: true,
   };
   test('API data is read-only', () =>
     assert.deepEqual(plan({ name: 'cm', mountPath: 'etc' }), {
@@ -449,6 +486,7 @@ describe('mounts of a container', () => {
       containerPath: '/h',
       propagation: 'PROPAGATION_BIDIRECTIONAL',
       selinuxRelabel: false,
+      isOwn: false,
     }));
   test('an image has no directory', () => assert.equal(plan({ name: 'img', mountPath: '/i' })?.base, undefined));
   const failures: [string, NonNullable<Container['volumeMounts']>[number], RegExp][] = [
