@@ -103,14 +103,24 @@ function complaints({ services, files, options }: NodeLogQuery): string[] {
   if (tailLines !== undefined && (tailLines < 0 || tailLines > mostTailLines)) {
     wrong.push(`tailLines: Invalid value: ${tailLines}: must be between 0 and ${mostTailLines}, inclusive`);
   }
-  if (pattern !== undefined) {
-    try {
-      new RegExp(pattern);
-    } catch (error) {
-      wrong.push(`pattern: Invalid value: ${JSON.stringify(pattern)}: ${error instanceof Error ? error.message : error}`);
-    }
-  }
+  // Whether it is a pattern, journalctl says, which is to understand it (PCRE2). No argument of a program can hold a NUL.
+  if (pattern?.includes('\0') === true) wrong.push(invalidPattern(pattern, 'must not contain NUL'));
   return wrong;
+}
+
+function invalidPattern(pattern: string, why: string): string {
+  return `pattern: Invalid value: ${JSON.stringify(pattern)}: ${why}`;
+}
+
+/** journalctl's arguments for nothing but its word on a pattern, which it gives before it opens any file. */
+export function patternCheckArguments(pattern: string): string[] {
+  return ['--quiet', '--lines=0', `--grep=${pattern}`, '--field', '_BOOT_ID'];
+}
+
+/** The refusal of a pattern that journalctl does not understand, from what it said; undefined when it said nothing of the kind. */
+export function refusedPattern(pattern: string, said: string): Refusal | undefined {
+  const why = /^Bad pattern .*/m.exec(said)?.[0];
+  return why === undefined ? undefined : refused(406, [invalidPattern(pattern, why)]);
 }
 
 /** journalctl's arguments for the logs of services. */

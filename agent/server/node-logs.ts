@@ -7,7 +7,15 @@ import { finished, pipeline } from 'node:stream/promises';
 import { constants, createGzip } from 'node:zlib';
 import type { Clock } from '../base/clock.ts';
 import type { Call, RunJournalctl } from './contracts.ts';
-import { journalArguments, journalUnits, logFilesOf, type NodeLogQuery, parseNodeLogQuery } from './node-log-query.ts';
+import {
+  journalArguments,
+  journalUnits,
+  logFilesOf,
+  type NodeLogQuery,
+  parseNodeLogQuery,
+  patternCheckArguments,
+  refusedPattern,
+} from './node-log-query.ts';
 import { sendText } from './reply.ts';
 
 const queryDeadlineMs = 30_000;
@@ -91,9 +99,16 @@ export async function serveQueriedLogs(logs: QueriedLogs, path: string, call: Ca
     await serveNodeLogs(folder, file, response, signal);
     return;
   }
+  using deadline = logs.clock.deadline(signal, queryDeadlineMs);
+  const { pattern } = query.options;
+  const refusal =
+    pattern === undefined ? undefined : refusedPattern(pattern, (await ask(logs, patternCheckArguments(pattern), deadline.signal)).text);
+  if (refusal !== undefined) {
+    sendText(response, refusal.status, `${refusal.text}\n`);
+    return;
+  }
   const gzipped = call.request.headers['accept-encoding'] === 'gzip';
   response.writeHead(200, { 'content-type': 'text/plain;charset=UTF-8', ...(gzipped ? { 'content-encoding': 'gzip' } : {}) });
-  using deadline = logs.clock.deadline(signal, queryDeadlineMs);
   if (!gzipped) {
     await copyServices(logs, query, response, deadline.signal);
     response.end();
@@ -106,17 +121,23 @@ export async function serveQueriedLogs(logs: QueriedLogs, path: string, call: Ca
   await finished(response, { signal });
 }
 
-async function copyServices(logs: QueriedLogs, query: NodeLogQuery, out: Writable, signal: AbortSignal): Promise<void> {
-  const { services, options } = query;
-  const units: Buffer[] = [];
+/** What journalctl answers, errors among it; the code is undefined when it is not there or was killed. */
+async function ask(logs: QueriedLogs, args: readonly string[], signal: AbortSignal): Promise<{ code: number | undefined; text: string }> {
+  const chunks: Buffer[] = [];
   const collect = new Writable({
     write(chunk: Buffer, _encoding, taken) {
-      units.push(chunk);
+      chunks.push(chunk);
       taken();
     },
   });
-  const asked = await logs.journalctl(journalUnits, collect, signal);
-  const known = new Set(asked === 0 ? Buffer.concat(units).toString('utf8').split('\n') : []);
+  const code = await logs.journalctl(args, collect, signal);
+  return { code, text: Buffer.concat(chunks).toString('utf8') };
+}
+
+async function copyServices(logs: QueriedLogs, query: NodeLogQuery, out: Writable, signal: AbortSignal): Promise<void> {
+  const { services, options } = query;
+  const { code, text } = await ask(logs, journalUnits, signal);
+  const known = new Set(code === 0 ? text.split('\n') : []);
   const journalled = services.filter((service) => known.has(`${service}.service`));
   const others = services.filter((service) => !journalled.includes(service));
   if (journalled.length > 0) {

@@ -4,12 +4,13 @@ import { createServer, get } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Writable } from 'node:stream';
 import { after, test } from 'node:test';
 import { gunzipSync } from 'node:zlib';
 import { systemClock } from '../../../agent/base/clock.ts';
 import { createRunJournalctl } from '../../../agent/drivers/logs/journalctl.ts';
 import type { Call } from '../../../agent/server/contracts.ts';
-import { journalArguments, parseNodeLogQuery } from '../../../agent/server/node-log-query.ts';
+import { journalArguments, parseNodeLogQuery, patternCheckArguments, refusedPattern } from '../../../agent/server/node-log-query.ts';
 import { serveQueriedLogs } from '../../../agent/server/node-logs.ts';
 
 test('what a query is refused for, and with which words', () => {
@@ -32,7 +33,7 @@ test('what a query is refused for, and with which words', () => {
     ['query=a&boot=1', '', 406, 'boot: Invalid value: 1: must be less than 1'],
     ['query=a&tailLines=-1', '', 406, 'tailLines: Invalid value: -1: must be between 0 and 100000, inclusive'],
     ['query=a&tailLines=100001', '', 406, /must be between 0 and 100000, inclusive$/],
-    ['query=a&pattern=(', '', 406, /^pattern: Invalid value: "\(": /],
+    ['query=a&pattern=x%00y', '', 406, 'pattern: Invalid value: "x\\u0000y": must not contain NUL'],
     ['query=a&sinceTime=2026-01-02T00:00:00Z&untilTime=2026-01-01T00:00:00Z', '', 406, /must be after `sinceTime`$/],
   ];
   for (const [query, path, status, text] of table) {
@@ -81,7 +82,8 @@ test('services come from the journal, or from their files', async () => {
   const journalctl = join(folder, 'journalctl');
   writeFileSync(
     journalctl,
-    '#!/bin/sh\n[ "$1" = --field ] && { echo kubelet.service; echo x.service; exit; }\necho "asked $*"\necho mishap >&2\nexit 1\n',
+    '#!/bin/sh\n[ "$1" = --field ] && { echo kubelet.service; echo x.service; exit; }\n' +
+      'case "$3" in "--grep=(") echo \'Bad pattern "(": missing closing parenthesis\' >&2; exit 1;; --grep=*) exit 1;; esac\necho "asked $*"\necho mishap >&2\nexit 1\n',
   );
   chmodSync(journalctl, 0o755);
   let program = journalctl;
@@ -109,6 +111,9 @@ test('services come from the journal, or from their files', async () => {
     ['/?query=kubelet', 200, `asked ${words} --unit=kubelet\nmishap\n`],
     ['/?query=kubelet&query=two', 200, `asked ${words} --unit=kubelet\nmishap\nof two\n`],
     ['/?query=one', 200, 'of one\n'],
+    // What PCRE2 understands, and JavaScript does not.
+    ['/?query=kubelet&pattern=(?i)(?P<n>x)', 200, `asked ${words} --unit=kubelet --grep=(?i)(?P<n>x)\nmishap\n`],
+    ['/?query=kubelet&pattern=(', 406, 'pattern: Invalid value: "(": Bad pattern "(": missing closing parenthesis\n'],
     ['/?query=three', 200, 'of three\n'],
     ['/?query=let', 200, '\nlog not found for let\n'],
     ['/?query=nobody', 200, '\nlog not found for nobody\n'],
@@ -134,4 +139,24 @@ test('services come from the journal, or from their files', async () => {
   program = join(folder, 'absent');
   assert.equal((await ask('/?query=kubelet')).body.toString(), '\nlog not found for kubelet\n');
   server.close();
+});
+
+test("journalctl's own word on patterns", async (t) => {
+  const run = createRunJournalctl();
+  const say = async (pattern: string): Promise<string | undefined> => {
+    let said = '';
+    const out = new Writable({
+      write(chunk: Buffer, _encoding, taken) {
+        said += chunk.toString();
+        taken();
+      },
+    });
+    if ((await run(patternCheckArguments(pattern), out, AbortSignal.timeout(20_000))) === undefined) return undefined;
+    return refusedPattern(pattern, said)?.text ?? 'fine';
+  };
+  const first = await say('(?i)container');
+  if (first === undefined) return t.skip('there is no journalctl here');
+  assert.equal(first, 'fine');
+  for (const pattern of ['(?P<n>x)\\k<n>', '(?=a)b', '[[:digit:]]+', '-x']) assert.equal(await say(pattern), 'fine', pattern);
+  for (const pattern of ['(', '[a', '*']) assert.match((await say(pattern)) ?? '', /^pattern: Invalid value: .*: Bad pattern /, pattern);
 });
