@@ -39,7 +39,7 @@ const rooms = [
 const shells: { file: RegExp; why: string }[] = [
   { file: /^agent\/server\//, why: 'the HTTPS server: listens, streams and answers; its decisions are pure functions among them' },
   {
-    file: /^agent\/pods\/(runtime-watch|status-writer|file-source|http-source)\.ts$/,
+    file: /^agent\/pods\/(runtime-watch|oom-watch|status-writer|file-source|http-source)\.ts$/,
     why: 'loops between a neighbour and a table, with a lifetime of their own',
   },
   { file: /^agent\/probes\/attempt\.ts$/, why: 'one attempt of a probe: tcp and gRPC calls into pods' },

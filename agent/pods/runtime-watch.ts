@@ -41,6 +41,8 @@ export interface RuntimeWatchOptions {
   readonly relistIntervalMs: number;
   /** Told of a pod that the runtime could not tell about, though it answered otherwise. */
   readonly unseen?: ((uid: string, error: unknown) => void) | undefined;
+  /** Adds what the kernel tells of a container's end to what the runtime does. */
+  readonly judgeEnd?: ((podUid: string, container: RuntimeContainer) => RuntimeContainer) | undefined;
   /** Told of each complete look: how long it took, ms, and when it ended, on mono. */
   readonly relisted?: ((tookMs: number, endedAt: number) => void) | undefined;
 }
@@ -204,14 +206,19 @@ export function watchRuntime(options: RuntimeWatchOptions): RuntimeWatch {
     try {
       const { status } = await cri.containerStatus({ container_id: listed.id ?? '' }, signal);
       if (status === undefined) return undefined;
-      const seen = parseContainer(status, listed.pod_sandbox_id ?? '', await terminationMessage(status));
       const uid = ownerOf(listed.labels)?.uid;
+      const seen = await seenContainer(uid, status, listed.pod_sandbox_id ?? '');
       if (uid !== undefined && known?.state !== 'exited' && mayLearnWhy(seen)) later(whyDelayMs, () => observeQuietly(uid));
       return seen;
     } catch (error) {
       if (hasCode(error, 'NotFound')) return undefined;
       throw error;
     }
+  }
+
+  async function seenContainer(uid: string | undefined, status: ContainerStatus, sandboxId: string): Promise<RuntimeContainer> {
+    const container = parseContainer(status, sandboxId, await terminationMessage(status));
+    return uid === undefined ? container : (options.judgeEnd?.(uid, container) ?? container);
   }
 
   function mayLearnWhy({ state, exitCode, reason, finishedAt }: RuntimeContainer): boolean {
@@ -247,7 +254,7 @@ export function watchRuntime(options: RuntimeWatchOptions): RuntimeWatch {
       } else {
         const { status } = await cri.containerStatus({ container_id: made.containerId }, signal);
         owner = ownerOf(status?.labels);
-        container = status && parseContainer(status, made.sandboxId, await terminationMessage(status));
+        container = status && (await seenContainer(owner?.uid, status, made.sandboxId));
       }
     } catch (error) {
       if (hasCode(error, 'NotFound')) return false;

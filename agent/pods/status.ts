@@ -362,7 +362,7 @@ function presentStatus(
     containerID: `${input.runtimeName}://${latest.id}`,
     restartCount: Math.max(latest.restartCount, old?.restartCount ?? 0),
     state: stateOf(input, latest, old),
-    lastState: before !== undefined ? stateOf(input, before, undefined) : lastStateOf(input, latest, old),
+    lastState: before !== undefined ? stateOf(input, before, old) : lastStateOf(input, latest, old),
   };
   status.allocatedResources = container.resources?.requests;
   status.resources = resourcesStatus(container, latest, ownValue(input.actuated?.containers, container.name));
@@ -390,7 +390,7 @@ function stateOf(input: StatusInput, c: RuntimeContainer, old: ContainerStatus |
       return {
         terminated: {
           exitCode: c.exitCode,
-          reason: c.reason === '' ? undefined : c.reason,
+          reason: endReason(input, c, old),
           message: c.message === '' ? undefined : clip(c.message, budget),
           startedAt: c.startedAt > 0 ? apiTime(c.startedAt) : undefined,
           finishedAt: c.finishedAt > 0 ? apiTime(c.finishedAt) : undefined,
@@ -401,6 +401,14 @@ function stateOf(input: StatusInput, c: RuntimeContainer, old: ContainerStatus |
     case 'unknown':
       return old?.state?.running === undefined && old?.state?.terminated?.reason !== lostReason ? { waiting: {} } : neverSeen;
   }
+}
+
+/** Why a container ended. That it was for want of memory stays told: after a restart of the agent its proof may be gone, and the runtime may never say so. */
+function endReason(input: StatusInput, c: RuntimeContainer, old: ContainerStatus | undefined): string | undefined {
+  const id = `${input.runtimeName}://${c.id}`;
+  const shown = [old?.state?.terminated, old?.lastState?.terminated].find((ended) => ended?.containerID === id);
+  if (shown?.reason === 'OOMKilled') return shown.reason;
+  return c.reason === '' ? undefined : c.reason;
 }
 
 function countContainers(pod: AgentPod): number {

@@ -66,6 +66,13 @@ export function podCgroup(tree: CgroupTree, pod: AgentPod): CgroupName {
   return cgroupName(qosCgroup(tree, qosClassOf(pod)), `pod${pod.metadata.uid}`);
 }
 
+/** The paths where the cgroup of the pod with this UID may lie: which one depends on its QoS class, which its spec tells. */
+export function podCgroupPlaces(tree: CgroupTree, podUid: string): string[] {
+  return (['Burstable', 'Guaranteed', 'BestEffort'] as const).map((qos) =>
+    cgroupPath(cgroupName(qosCgroup(tree, qos), `pod${podUid}`), tree.driver),
+  );
+}
+
 /** What the runtime gets as `cgroup_parent` of the pod's sandbox. */
 export function podCgroupParent(tree: CgroupTree, pod: AgentPod): string {
   return cgroupPath(podCgroup(tree, pod), tree.driver);

@@ -39,6 +39,7 @@ import { hostIPs } from '../../node/addresses.ts';
 import { cgroupCapacity, effectiveReservations } from '../../node/capacity.ts';
 import { startNode } from '../../node/worker.ts';
 import { admitPod } from '../../pods/admission.ts';
+import { fieldPathOf } from '../../pods/apply.ts';
 import type { DnsSettings } from '../../pods/dns.ts';
 import { leftovers } from '../../pods/leftovers.ts';
 import { type Mirrors, startMirrors } from '../../pods/mirror-worker.ts';
@@ -72,6 +73,7 @@ import { createNodeImages } from './images.ts';
 import { accountsSwap, cgroupDriverOf, cgroupV1Message, checkMachine, runtimeNameOf, tmpfsRefusesSwap } from './machine.ts';
 import { createNodeMetrics } from './metrics.ts';
 import { createNodeView } from './node-view.ts';
+import { openNodeOom } from './oom.ts';
 import { createPodApply } from './pod-apply.ts';
 import { createPodObjects } from './pod-objects.ts';
 import { openResolvConf } from './resolv-conf.ts';
@@ -216,6 +218,22 @@ async function runParts(given: Config, log: Log, outer: AbortSignal, setup: Setu
 
   // The runtime: seen before anything is decided.
   const runtime = new Table<RuntimePod>('runtime');
+  const tree = kc.cgroupsPerQOS ? cgroupTree(cgroupDriver, kc.cgroupRoot) : undefined;
+  const oom = stack.use(
+    await openNodeOom({
+      rootDir: config.rootDir,
+      bootId: machine.bootId,
+      tree,
+      log,
+      runtime,
+      childKilled: ({ uid }, container, message) => {
+        const pod = specs.get(uid)?.pod;
+        if (pod !== undefined) recordEvent(pod, 'Warning', 'OOMKilling', message, fieldPathOf(pod, container.name));
+      },
+      systemOom: (message) => nodeEvent('Warning', 'SystemOOM', message),
+    }),
+  );
+  const { judge: judgeEnd } = oom;
   const runtimeWatch = stack.use(
     watchRuntime({
       cri,
@@ -226,6 +244,7 @@ async function runParts(given: Config, log: Log, outer: AbortSignal, setup: Setu
       auditIntervalMs,
       relistIntervalMs,
       relisted: metrics.relisted,
+      judgeEnd,
       unseen: (uid, error) => {
         const pod = specs.get(uid)?.pod;
         if (pod !== undefined) recordEvent(pod, 'Warning', 'FailedSync', statusFailure(error));
@@ -262,7 +281,6 @@ async function runParts(given: Config, log: Log, outer: AbortSignal, setup: Setu
   });
   // What may run here, with what it was given: what every planner goes by.
   const admitted = new Table<PodSpecRow>('admitted');
-  const tree = kc.cgroupsPerQOS ? cgroupTree(cgroupDriver, kc.cgroupRoot) : undefined;
   const reserved = effectiveReservations(nodeConfig);
   const resources = stack.use(
     startResources({

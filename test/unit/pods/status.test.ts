@@ -440,3 +440,22 @@ test('a pod that was evicted before a restart of the agent stays so, although it
   });
   assert.deepEqual([after.phase, after.reason, after.message], ['Failed', 'Evicted', 'The node was low on resource: memory. ']);
 });
+
+test('that a container was killed for want of memory stays told, also of the instance before', () => {
+  const oom = exited('a', 137);
+  const told = status({ runtime: runtimePod([sandbox()], [{ ...oom, reason: 'OOMKilled' }]) });
+  const id = told.containerStatuses?.[0]?.state?.terminated?.containerID;
+  // A restart of the agent: the runtime still says Error.
+  const later = status({ runtime: runtimePod([sandbox()], [oom]), previous: told });
+  assert.equal(later.containerStatuses?.[0]?.state?.terminated?.reason, 'OOMKilled');
+  const next = instance('a', { id: 'a-next', restartCount: 1 });
+  const restarted = status({ runtime: runtimePod([sandbox()], [next, oom]), previous: later });
+  assert.equal(restarted.containerStatuses?.[0]?.lastState?.terminated?.reason, 'OOMKilled');
+  const again = status({ runtime: runtimePod([sandbox()], [next, oom]), previous: restarted });
+  assert.equal(again.containerStatuses?.[0]?.lastState?.terminated?.reason, 'OOMKilled');
+  assert.equal(again.containerStatuses?.[0]?.lastState?.terminated?.containerID, id);
+  // Another instance's end is its own.
+  const killed = { ...oom, id: 'a-next', restartCount: 1 };
+  const other = status({ runtime: runtimePod([sandbox()], [killed, oom]), previous: again });
+  assert.equal(other.containerStatuses?.[0]?.state?.terminated?.reason, 'Error');
+});
