@@ -8,6 +8,7 @@ import type { KubeClient } from '../drivers/kube/client.ts';
 import type { MachineFacts, NetworkFacts } from '../drivers/proc/machine.ts';
 import type { Lease, NodeStatus } from '../model/generated/api.ts';
 import type { AgentNode } from '../model/pod.ts';
+import { isOlderVersion } from '../model/resource-version.ts';
 import { planAddresses } from './addresses.ts';
 import type { ReservationConfig } from './capacity.ts';
 import { leaseNamespace, renewedLease } from './lease.ts';
@@ -90,6 +91,8 @@ export type NodeStanding =
 export interface NodeRoom extends AsyncDisposable {
   /** The Node as the API server has it, or as this agent would register it; undefined only until the machine has been looked at. */
   node(): AgentNode | undefined;
+  /** Reads the Node from the API server, so that `node()` is not older than this call. Nothing to do standalone. Throws AgentError. */
+  read(signal: AbortSignal): Promise<void>;
   /** The watched Nodes; a table of this one where there is no watch. */
   readonly nodes: ReadonlyTable<AgentNode>;
   /** Resolves with the first Node that `node()` can give. */
@@ -162,10 +165,32 @@ export function startNode(options: NodeOptions): NodeRoom {
     return latest ?? initial;
   }
 
-  /** Takes a Node unless a newer one is known. Resource versions of one object grow as numbers (KEP-5504). */
+  /** True for a state of the known Node that comes before the known one. */
+  function isBehind({ metadata: { uid, resourceVersion } }: AgentNode): boolean {
+    return latest?.metadata.uid === uid && isOlderVersion(resourceVersion, latest?.metadata.resourceVersion);
+  }
+
+  /** Takes what the watch shows, unless it lags behind the answers to our own calls. */
   function learn(node: AgentNode): void {
-    const [old, fresh] = [latest?.metadata.resourceVersion, node.metadata.resourceVersion];
-    if (latest?.metadata.uid === node.metadata.uid && old !== undefined && fresh !== undefined && isOlder(fresh, old)) return;
+    if (!isBehind(node)) take(node);
+  }
+
+  /**
+   * Makes a call that answers with the Node, and takes the answer. One that is older than what was known when the call was made is of a server with another
+   * history (an etcd that was restored), and counts.
+   */
+  async function ask(call: Promise<AgentNode>): Promise<AgentNode> {
+    const mark = latest?.metadata.resourceVersion;
+    const node = await call;
+    if (latest?.metadata.resourceVersion === mark) take(node);
+    else learn(node);
+    return node;
+  }
+
+  const readNode = (api: NonNullable<typeof client>, s: AbortSignal): Promise<AgentNode> =>
+    ask(api.get<AgentNode>(nodePath, s, { urgent: true }));
+
+  function take(node: AgentNode): void {
     if (cidrsOf(latest) !== cidrsOf(node)) cidrGate.wake();
     latest = node;
     const wanted = node.spec?.unschedulable ?? false;
@@ -339,7 +364,7 @@ export function startNode(options: NodeOptions): NodeRoom {
 
   async function tryRegister(api: NonNullable<typeof client>, wanted: AgentNode, events: readonly NodeEvent[]): Promise<void> {
     try {
-      learn(await api.create<AgentNode>('/api/v1/nodes', wanted, signal, { urgent: true }));
+      await ask(api.create<AgentNode>('/api/v1/nodes', wanted, signal, { urgent: true }));
       tell(events);
       // What was just made holds the status already.
       lastReportMono = clock.mono();
@@ -350,13 +375,13 @@ export function startNode(options: NodeOptions): NodeRoom {
       if (!hasCode(error, 'AlreadyExists', 'Forbidden')) throw error;
       let existing: AgentNode;
       try {
-        existing = await api.get<AgentNode>(nodePath, signal, { urgent: true });
+        existing = await readNode(api, signal);
       } catch (reading) {
         throw hasCode(reading, 'NotFound') ? error : reading;
       }
       const config = options.config();
       const patch = nodePatch(existing, reconcileNode(wanted, existing, config.resetExtendedResources));
-      learn(patch === undefined ? existing : await patchStatus(api, patch));
+      if (patch !== undefined) await ask(patchStatus(api, patch));
       log.info({ node: name, changed: patch !== undefined }, 'Node was registered before');
     }
     standing = { kind: 'registered' };
@@ -373,6 +398,17 @@ export function startNode(options: NodeOptions): NodeRoom {
 
   /** Brings the Node's status up to date; true when it is. */
   async function updateStatus(): Promise<boolean> {
+    const shown = watched?.get(name);
+    // The watch lags, or the server has gone back to an older state.
+    if (client !== undefined && shown !== undefined && isBehind(shown)) {
+      try {
+        await readNode(client, signal);
+      } catch (error) {
+        signal.throwIfAborted();
+        log.debug({ node: name, err: messageOf(error) }, 'the Node could not be read again');
+        return false;
+      }
+    }
     const base = client === undefined ? initial : latest;
     if (base === undefined || standing.kind === 'deleted') return true;
     const made = await plan(base.status ?? {});
@@ -392,8 +428,7 @@ export function startNode(options: NodeOptions): NodeRoom {
     if (patch === undefined) return true;
     try {
       const startedAt = clock.mono();
-      const answer = await patchStatus(client, patch);
-      learn(answer);
+      await ask(patchStatus(client, patch));
       tell(made.events);
       if (failedUpdates > 0) log.info({ node: name, failures: failedUpdates }, 'node status sent again');
       failedUpdates = 0;
@@ -420,7 +455,7 @@ export function startNode(options: NodeOptions): NodeRoom {
       if (options.config().registerNode) await register(client);
       else {
         await untilDone(makeInitial);
-        await untilDone(async () => learn(await client.get<AgentNode>(nodePath, signal, { urgent: true })));
+        await untilDone(() => readNode(client, signal));
         standing = { kind: 'registered' };
       }
       onWatched();
@@ -575,6 +610,9 @@ export function startNode(options: NodeOptions): NodeRoom {
 
   return {
     node: currentNode,
+    async read(s) {
+      if (client !== undefined) await readNode(client, s);
+    },
     nodes: watched ?? own ?? new Table<AgentNode>('nodes'),
     known,
     get standing() {
@@ -594,10 +632,6 @@ export function startNode(options: NodeOptions): NodeRoom {
 function cidrsOf(node: AgentNode | undefined): string | undefined {
   const cidrs = node?.spec?.podCIDRs ?? [];
   return cidrs.length > 0 ? cidrs.join(',') : node?.spec?.podCIDR;
-}
-
-function isOlder(fresh: string, old: string): boolean {
-  return /^\d+$/.test(fresh) && /^\d+$/.test(old) && BigInt(fresh) < BigInt(old);
 }
 
 /** Lets a loop sleep until its next round or a wake, whichever comes first. A wake during the round counts. */

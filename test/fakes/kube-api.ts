@@ -77,6 +77,10 @@ export interface FakeKubeApi extends AsyncDisposable {
   dropConnections(): void;
   /** Forgets history: versions from before now are answered with 410. */
   compact(): void;
+  /** What `restore` goes back to. */
+  snapshot(): unknown;
+  /** An etcd restored from a snapshot: objects and versions as they were, and nothing known of what came after. A watch from a later version hears nothing. */
+  restore(snapshot: unknown): void;
   /** Refuses connections until `resume`, on the same port. */
   stop(): Promise<void>;
   resume(): Promise<void>;
@@ -89,6 +93,8 @@ interface Watch {
   readonly bookmarks: boolean;
   readonly matches: (object: FakeObject) => boolean;
   readonly response: Http2ServerResponse;
+  /** Events of versions up to this one are not told (apiserver's cacheWatcher). */
+  readonly from: number;
 }
 
 interface Change {
@@ -266,7 +272,7 @@ export async function startFakeKubeApi(options: { plainHttp1?: boolean } = {}): 
   }
 
   function deliver(watch: Watch, change: Change): void {
-    if (watch.resource !== change.resource) return;
+    if (watch.resource !== change.resource || change.version <= watch.from) return;
     const object = (change.after ?? change.before) as FakeObject;
     if (watch.namespace !== undefined && object.metadata.namespace !== watch.namespace) return;
     const was = change.before !== undefined && watch.matches(change.before);
@@ -410,6 +416,7 @@ export async function startFakeKubeApi(options: { plainHttp1?: boolean } = {}): 
       bookmarks: info.query.get('allowWatchBookmarks') === 'true',
       matches: selectorOf(info.query),
       response,
+      from: initial || asked === '' || asked === '0' ? 0 : Number(asked),
     };
     response.writeHead(200, { 'content-type': 'application/json' });
     if (initial || asked === '' || asked === '0') {
@@ -485,6 +492,15 @@ export async function startFakeKubeApi(options: { plainHttp1?: boolean } = {}): 
     compact() {
       history = [];
       oldest = ++version;
+    },
+    snapshot: () => ({ objects: structuredClone([...objects]), version }),
+    restore(snapshot) {
+      const state = structuredClone(snapshot) as { objects: [string, FakeObject][]; version: number };
+      objects.clear();
+      for (const [key, object] of state.objects) objects.set(key, object);
+      version = state.version;
+      history = [];
+      oldest = version;
     },
     async stop() {
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));

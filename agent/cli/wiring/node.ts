@@ -33,7 +33,7 @@ import type { Condition } from '../../eviction/thresholds.ts';
 import type { Eviction } from '../../eviction/worker.ts';
 import { startLogRotation } from '../../logs/worker.ts';
 import type { PodStatus, SubjectAccessReview, TokenRequest, TokenReview } from '../../model/generated/api.ts';
-import type { AgentNode, AgentPod } from '../../model/pod.ts';
+import type { AgentPod } from '../../model/pod.ts';
 import { parseQuantity } from '../../model/quantity.ts';
 import { hostIPs } from '../../node/addresses.ts';
 import { cgroupCapacity, effectiveReservations } from '../../node/capacity.ts';
@@ -473,8 +473,6 @@ async function runParts(given: Config, log: Log, outer: AbortSignal, setup: Setu
       journal: verdictJournal,
     }),
   );
-  // The Node as it was read for an admission; the watch may be behind it, or ahead.
-  let readNode: AgentNode | undefined;
   const podsOptions: PodsOptions = {
     clock,
     log,
@@ -491,7 +489,7 @@ async function runParts(given: Config, log: Log, outer: AbortSignal, setup: Setu
     apply,
     devices: isEnabled(config, 'ResourceHealthStatus') ? devices : { ...devices, health: () => undefined },
     admit: (pod, active) => {
-      const known = newestNode(node.node(), readNode);
+      const known = node.node();
       return (
         eviction?.rejects(pod) ??
         admitPod({
@@ -505,11 +503,7 @@ async function runParts(given: Config, log: Log, outer: AbortSignal, setup: Setu
       );
     },
     preempt: (uid, ending) => endings.set(uid, ending),
-    refreshNode:
-      cluster &&
-      (async (s) => {
-        readNode = await cluster.client.get<AgentNode>(pathOf('v1', 'nodes', undefined, nodeName), s);
-      }),
+    refreshNode: cluster && ((s) => node.read(s)),
     networkProblem,
     hostIps,
     recursiveReadOnly,
@@ -764,12 +758,6 @@ async function runParts(given: Config, log: Log, outer: AbortSignal, setup: Setu
   });
   await watchdog;
   log.info({}, 'node agent stops; containers run on');
-}
-
-/** The later of two states of the Node. */
-function newestNode(watched: AgentNode | undefined, read: AgentNode | undefined): AgentNode | undefined {
-  const version = (one: AgentNode): number => Number(one.metadata.resourceVersion ?? '0');
-  return watched !== undefined && (read === undefined || version(watched) >= version(read)) ? watched : read;
 }
 
 /** What the relist's age says about the node, in kubelet's words. */

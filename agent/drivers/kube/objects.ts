@@ -1,8 +1,10 @@
+import { isDeepStrictEqual } from 'node:util';
 import { backoffDelayMs } from '../../base/backoff.ts';
 import type { Clock } from '../../base/clock.ts';
 import { AgentError, hasCode, messageOf } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
 import type { ConfigMap, ObjectMeta, Secret } from '../../model/generated/api.ts';
+import { isOlderVersion } from '../../model/resource-version.ts';
 import { type KubeClient, pathOf } from './client.ts';
 import { type Reflector, reflect } from './reflector.ts';
 
@@ -48,8 +50,8 @@ interface Entry<T> {
   /** False until the server said what there is. */
   known: boolean;
   value: T | undefined;
-  /** The newest version seen of this name. */
-  version: bigint;
+  /** The version of the last state that was taken over, kept when the object is gone: a lagging cache may still show older ones. */
+  version: string | undefined;
   error: AgentError | undefined;
   fetching: Promise<void> | undefined;
   fetchAgain: boolean;
@@ -88,22 +90,39 @@ export function createObjects<K extends keyof WatchedKinds>(options: {
     for (const waiter of [...entry.waiters]) waiter();
   }
 
-  /** Takes over a state unless a newer one is known: a watch starts from the server's cache, which may lag behind the GET beside it. */
-  function accept(entry: Entry<T>, value: T): void {
-    const version = versionOf(value);
-    const newer = !entry.known || version > entry.version;
-    entry.known = true;
+  /**
+   * Takes over a state. `mark`: for the server's own answer, the version that was known when it was asked. A watch starts from a cache, which may lag behind
+   * the GET beside it; so what it tells is asked for when it is not newer than what is known. An answer that is not newer either, although that was known
+   * before the question, is of a server with another history (an etcd that was restored), and counts.
+   */
+  function accept(entry: Entry<T>, value: T, answer?: { readonly mark: string | undefined }): void {
+    const { resourceVersion: version } = (value as Watchable).metadata ?? {};
+    if (entry.known && !isOlderVersion(entry.version, version)) {
+      const same = entry.version === version && isDeepStrictEqual(entry.value, value);
+      if (!same && (answer === undefined || answer.mark !== entry.version)) {
+        refresh(entry);
+        return;
+      }
+      if (!same) take(entry, value);
+    } else take(entry, value);
     entry.error = undefined;
-    if (newer) {
-      entry.value = Object.freeze(value);
-      entry.version = version;
-      tell(entry);
-    }
     watchOrNot(entry);
     wakeWaiters(entry);
   }
 
-  function acceptAbsence(entry: Entry<T>): void {
+  function take(entry: Entry<T>, value: T): void {
+    entry.known = true;
+    entry.value = Object.freeze(value);
+    entry.version = (value as Watchable).metadata?.resourceVersion;
+    tell(entry);
+  }
+
+  function acceptAbsence(entry: Entry<T>, mark: string | undefined): void {
+    // It was made after the question.
+    if (entry.known && entry.version !== mark) {
+      entry.fetchAgain = true;
+      return;
+    }
     const changed = !entry.known || entry.value !== undefined;
     entry.known = true;
     entry.error = undefined;
@@ -171,13 +190,14 @@ export function createObjects<K extends keyof WatchedKinds>(options: {
   async function fetchOnce(entry: Entry<T>): Promise<void> {
     const signal = entry.stop.signal;
     for (let failures = 1; !signal.aborted; failures++) {
+      const mark = entry.version;
       try {
-        accept(entry, await client.get<T>(entry.path, signal, { urgent: true, timeoutMs: 10_000 }));
+        accept(entry, await client.get<T>(entry.path, signal, { urgent: true, timeoutMs: 10_000 }), { mark });
         return;
       } catch (error) {
         if (signal.aborted) return;
         if (hasCode(error, 'NotFound')) {
-          acceptAbsence(entry);
+          acceptAbsence(entry, mark);
           return;
         }
         if (!(error instanceof AgentError)) throw error;
@@ -229,6 +249,10 @@ export function createObjects<K extends keyof WatchedKinds>(options: {
     for (const entry of entries.values()) entry.stop.abort(options.signal.reason);
   };
   options.signal.addEventListener('abort', stopAll, { once: true });
+  // What is immutable is not watched, and a server that was restored may have another object of that name.
+  const reachable = client.onReachable(() => {
+    for (const entry of entries.values()) if (entry.reflector === undefined) refresh(entry);
+  });
 
   return {
     acquire(namespace, name) {
@@ -242,7 +266,7 @@ export function createObjects<K extends keyof WatchedKinds>(options: {
           refs: 0,
           known: false,
           value: undefined,
-          version: 0n,
+          version: undefined,
           error: undefined,
           fetching: undefined,
           fetchAgain: false,
@@ -294,6 +318,7 @@ export function createObjects<K extends keyof WatchedKinds>(options: {
       return { held: entries.size, watched: [...entries.values()].filter((entry) => entry.reflector !== undefined).length };
     },
     async [Symbol.asyncDispose]() {
+      reachable[Symbol.dispose]();
       options.signal.removeEventListener('abort', stopAll);
       for (const entry of entries.values()) {
         entry.stop.abort(new AgentError('Canceled', `${resource} closed`));
@@ -304,10 +329,4 @@ export function createObjects<K extends keyof WatchedKinds>(options: {
       await Promise.all(stopping);
     },
   };
-}
-
-/** Versions of one resource can be compared as numbers (KEP-5504); one that is no number counts as the oldest. */
-function versionOf(object: Watchable): bigint {
-  const text = object.metadata?.resourceVersion ?? '';
-  return /^\d+$/.test(text) ? BigInt(text) : 0n;
 }

@@ -1,9 +1,11 @@
+import { isDeepStrictEqual } from 'node:util';
 import { backoffDelayMs, jittered } from '../../base/backoff.ts';
 import type { Clock } from '../../base/clock.ts';
 import { AgentError, hasCode, messageOf } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
 import type { Table } from '../../base/table.ts';
 import type { ObjectMeta } from '../../model/generated/api.ts';
+import { isOlderVersion } from '../../model/resource-version.ts';
 import { ApiError, type ApiStatus, apiErrorOf, type KubeClient, type Query } from './client.ts';
 
 /** Anything with Kubernetes metadata. */
@@ -66,10 +68,12 @@ const healthyAfterMs = 5_000;
 // A server older than WatchList's bookmarks would leave us waiting for the end of the initial events for good.
 const initialSilenceMs = 30_000;
 const watchGraceMs = 30_000;
+// Servers end watches a moment before or after the time that was asked for.
+const endSlackMs = 2_000;
 
 /**
  * Keeps a table (or a listener) equal to a collection on the server: WatchList, or a paged LIST where the server refuses it; resumed from the last version
- * after any break, listed again after 410 with deletions noticed. Trouble with the server is logged once and retried until `signal` aborts.
+ * after any break that the server's history has survived, else listed again with deletions noticed. Trouble with the server is logged once and retried until `signal` aborts.
  */
 export function reflect<T extends ApiObject, R = T>(options: ReflectOptions<T, R>): Reflector {
   const { client, clock, path, table } = options;
@@ -89,6 +93,8 @@ export function reflect<T extends ApiObject, R = T>(options: ReflectOptions<T, R
   /** Where to resume; undefined: a complete state is needed. */
   let version: string | undefined;
   let watchListRefused = false;
+  /** The last watch broke: the server may be back with an older state (an etcd that was restored), to which `version` says nothing. */
+  let doubtful = false;
   let connected = false;
   let synced = false;
   let disconnectedSince: number | undefined = clock.mono();
@@ -133,26 +139,30 @@ export function reflect<T extends ApiObject, R = T>(options: ReflectOptions<T, R
     }
   }
 
-  function apply(key: string, entry: Entry | undefined): void {
+  function apply(key: string, entry: Entry | undefined, isSame = sameVersion): void {
     const old = known.get(key);
+    // Unchanged objects keep their identity, so that readers who compare by it see no change.
+    if (old !== undefined && entry !== undefined && isSame(old, entry)) return;
     if (entry === undefined) known.delete(key);
     else known.set(key, entry);
-    if (entry?.value !== undefined) {
-      if (old?.value === undefined || old.version !== entry.version || old.uid !== entry.uid) tell('set', key, entry.value);
-    } else if (old?.value !== undefined) {
-      tell('deleted', key, old.value);
-    }
+    if (entry?.value !== undefined) tell('set', key, entry.value);
+    else if (old?.value !== undefined) tell('deleted', key, old.value);
+  }
+
+  function sameVersion(a: Entry, b: Entry): boolean {
+    return a.version === b.version && a.uid === b.uid;
+  }
+
+  /** Between two complete states the history may be another one, in which a version stands for something else. */
+  function sameContent(a: Entry, b: Entry): boolean {
+    return sameVersion(a, b) && isDeepStrictEqual(a.value, b.value);
   }
 
   function replaceAll(next: Map<string, Entry>, at: string): void {
     for (const key of [...known.keys()]) if (!next.has(key)) apply(key, undefined);
-    for (const [key, entry] of next) {
-      const old = known.get(key);
-      // Unchanged objects keep their identity, so that readers who compare by it see no change.
-      if (old !== undefined && old.version === entry.version && old.uid === entry.uid) continue;
-      apply(key, entry);
-    }
+    for (const [key, entry] of next) apply(key, entry, sameContent);
     version = at;
+    doubtful = false;
     synced = true;
     table?.markSynced();
     options.onSynced?.();
@@ -167,6 +177,21 @@ export function reflect<T extends ApiObject, R = T>(options: ReflectOptions<T, R
       if (found !== undefined) next.set(found.key, found.entry);
     }
     replaceAll(next, resourceVersion);
+  }
+
+  /**
+   * Drops `version` when the server's history may not be the one that it is of: an API server takes a watch from a version in its future, and tells nothing
+   * until it gets there. What a selector narrows down is small, and is read whole; of others the server is asked how far it is.
+   */
+  async function checkHistory(): Promise<void> {
+    if (options.query?.fieldSelector !== undefined) version = undefined;
+    else {
+      const query = { ...options.query, limit: 1 };
+      const { metadata } = await client.get<{ metadata?: { resourceVersion?: string } }>(path, signal, { query });
+      if (isOlderVersion(metadata?.resourceVersion, version)) version = undefined;
+    }
+    if (version === undefined) log.debug({}, 'reading the complete state again after the watch broke');
+    doubtful = false;
   }
 
   /** One watch from `version`, or with initial events when there is none. Returns when the server ends it in the ordinary way. */
@@ -286,6 +311,8 @@ export function reflect<T extends ApiObject, R = T>(options: ReflectOptions<T, R
       silence?.[Symbol.dispose]();
       stream.signal.removeEventListener('abort', onAbort);
       if (openedAt !== undefined && clock.mono() - openedAt >= healthyAfterMs) failures = 0;
+      // Only one that has come to its time ended for no other reason.
+      doubtful = openedAt === undefined || clock.mono() - openedAt < timeoutSeconds * 1000 - endSlackMs;
       setDisconnected();
     }
   }
@@ -313,6 +340,7 @@ export function reflect<T extends ApiObject, R = T>(options: ReflectOptions<T, R
     });
     while (!signal.aborted) {
       try {
+        if (doubtful && version !== undefined) await checkHistory();
         if (version === undefined && watchListRefused) await relist();
         await watchOnce();
         // Ended by its timeout, or by a server that goes down in good order. Ended at once, each time: that counts as failing.

@@ -147,3 +147,47 @@ test('the server away: what is known is still given, what is not is waited for',
   await w.api.resume();
   assert.equal(await waiting, 'x');
 });
+
+test('a server restored to an older state: edited, deleted and made again there, all are found', async () => {
+  await using w = await start();
+  put(w, 'edited', 'snapshot');
+  put(w, 'again', 'snapshot');
+  put(w, 'fixed', 'snapshot', { immutable: true });
+  const before = w.api.snapshot();
+  const held = ['edited', 'again', 'fixed'].map((name) => w.objects.acquire('ns', name));
+  for (let i = 0; i < 20; i++) put(w, 'edited', `later ${i}`);
+  for (const name of ['again', 'fixed']) {
+    w.api.remove(maps, 'ns', name);
+    put(w, name, 'later', name === 'fixed' ? { immutable: true } : {});
+  }
+  await until('all later', () =>
+    ['edited', 'again', 'fixed'].every((name) => w.objects.peek('ns', name)?.data?.v?.startsWith('later') === true),
+  );
+  await until('watched', () => w.objects.size.watched === 2);
+  await w.api.stop();
+  w.api.restore(before);
+  await w.api.resume();
+  await until('the snapshot', () => ['edited', 'again'].every((name) => w.objects.peek('ns', name)?.data?.v === 'snapshot'));
+  await until('the snapshot of what is not watched', () => w.objects.peek('ns', 'fixed')?.data?.v === 'snapshot');
+  put(w, 'edited', 'edited');
+  w.api.remove(maps, 'ns', 'again');
+  put(w, 'again', 'made again');
+  await until('edited', () => w.objects.peek('ns', 'edited')?.data?.v === 'edited');
+  await until('made again', () => w.objects.peek('ns', 'again')?.data?.v === 'made again');
+  for (const one of held) one[Symbol.dispose]();
+});
+
+test('absent for a while on a restored server, then made with an old version: it is found', async () => {
+  await using w = await start();
+  const before = w.api.snapshot();
+  for (let i = 0; i < 20; i++) put(w, 'a', `later ${i}`);
+  using _held = w.objects.acquire('ns', 'a');
+  await until('known', () => w.objects.peek('ns', 'a')?.data?.v === 'later 19');
+  await until('watched', () => w.api.watches.length === 1);
+  await w.api.stop();
+  w.api.restore(before);
+  await w.api.resume();
+  await until('gone', () => w.objects.peek('ns', 'a') === undefined);
+  put(w, 'a', 'anew');
+  await until('found', () => w.objects.peek('ns', 'a')?.data?.v === 'anew');
+});

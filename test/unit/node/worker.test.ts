@@ -315,3 +315,39 @@ test('standalone: a Node in memory, no calls', async () => {
   assert.deepEqual(cidrs, ['10.9.0.0/24']);
   assert.deepEqual(api.calls, []);
 });
+
+test('a server restored to an older state: its Node counts, and is brought up to date', async () => {
+  const api = fakeApi();
+  const { room } = start(api);
+  await using _ = room;
+  await until('ready', () => ready(api) === 'True');
+  await until('the watch shows it', () => api.watched.get('n1')?.metadata.resourceVersion === api.node?.metadata.resourceVersion);
+  const old = structuredClone(api.node as AgentNode);
+  // Many changes later; the snapshot was taken when the node was not ready, and had a label.
+  for (let i = 0; i < 5; i++) api.set(structuredClone(api.node as AgentNode));
+  await until('the room knows', () => room.node()?.metadata.resourceVersion === api.node?.metadata.resourceVersion);
+  api.version = 1;
+  old.metadata.labels = { ...old.metadata.labels, keep: 'me' };
+  for (const condition of old.status?.conditions ?? []) if (condition.type === 'Ready') condition.status = 'False';
+  api.set(old);
+  await until('ready again', () => ready(api) === 'True');
+  await until('the label is known', () => room.node()?.metadata.labels?.keep === 'me');
+  assert.equal(api.node?.metadata.labels?.keep, 'me');
+});
+
+test('what is read for an admission is known at once, and never goes back in time', async () => {
+  const api = fakeApi();
+  const { room } = start(api, { nodeStatusUpdateFrequencyMs: 60_000 });
+  await using _ = room;
+  await until('ready', () => ready(api) === 'True');
+  const signal = new AbortController().signal;
+  api.node = {
+    ...(api.node as AgentNode),
+    metadata: { ...(api.node as AgentNode).metadata, labels: { fresh: 'yes' }, resourceVersion: '900' },
+  };
+  await room.read(signal);
+  assert.equal(room.node()?.metadata.labels?.fresh, 'yes');
+  // The watch lags.
+  api.watched.set('n1', { ...api.node, metadata: { ...api.node.metadata, labels: {}, resourceVersion: '899' } });
+  assert.equal(room.node()?.metadata.labels?.fresh, 'yes');
+});

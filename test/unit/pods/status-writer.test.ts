@@ -8,7 +8,7 @@ import { startStatusWriter } from '../../../agent/pods/status-writer.ts';
 import type { PodStatusRow } from '../../../agent/pods/worker.ts';
 import { pod } from './build.ts';
 
-function bed() {
+function bed(now = { mono: 0 }) {
   const statuses = new Table<PodStatusRow>('statuses');
   const mirrors = new Table<AgentPod>('mirrors');
   const calls: string[] = [];
@@ -16,6 +16,7 @@ function bed() {
   const writer = startStatusWriter({
     clock: {
       ...systemClock,
+      mono: () => now.mono,
       after: (_, fn) => {
         timers.push(fn);
         return { [Symbol.dispose]: () => void timers.splice(timers.indexOf(fn), timers.includes(fn) ? 1 : 0) };
@@ -110,6 +111,57 @@ test('a pod that finalizers keep is not deleted over and over', async () => {
   for (const fire of [...b.timers]) fire();
   await b.settle();
   assert.equal(b.calls.length, 2);
-  assert.equal(b.timers.length, 0);
+  await b.writer[Symbol.asyncDispose]();
+});
+
+// As the API shows it: version, phase; and what the watch then shows.
+const restored: { name: string; shows: [version: string, phase: string]; afterMs: number; patches: number }[] = [
+  { name: 'the watch lags behind our patch', shows: ['10', 'Pending'], afterMs: 1_000, patches: 0 },
+  { name: 'the watch shows our patch', shows: ['11', 'Running'], afterMs: 1_000, patches: 0 },
+  { name: 'the watch shows our patch as the API spells it', shows: ['11', 'As the API spells Running'], afterMs: 100_000, patches: 0 },
+  { name: 'a server restored to an older state', shows: ['5', 'Pending'], afterMs: 11_000, patches: 1 },
+  { name: 'a server restored to a state that says the same', shows: ['5', 'Running'], afterMs: 11_000, patches: 0 },
+  { name: 'another has written over it', shows: ['12', 'Pending'], afterMs: 0, patches: 1 },
+];
+for (const { name, shows, afterMs, patches } of restored)
+  test(`what the API shows is compared with what it should: ${name}`, async () => {
+    const now = { mono: 0 };
+    const b = bed(now);
+    const row = (resourceVersion: string, phase: string): PodStatusRow => ({
+      pod: pod({}, { resourceVersion }, { phase }),
+      status: { phase: 'Running' },
+      cleanedUp: false,
+    });
+    b.statuses.set('u1', row('10', 'Pending'));
+    await b.settle();
+    assert.equal(b.calls.length, 1);
+    b.statuses.set('u1', row(...shows));
+    await b.settle();
+    now.mono = afterMs;
+    for (const fire of [...b.timers]) fire();
+    await b.settle();
+    assert.equal(b.calls.length, 1 + patches);
+    await b.writer[Symbol.asyncDispose]();
+  });
+
+test('after a restore a status that the API took at once is not told again', async () => {
+  const now = { mono: 0 };
+  const b = bed(now);
+  const row = (resourceVersion: string, phase: string): PodStatusRow => ({
+    pod: pod({}, { resourceVersion }, { phase }),
+    status: { phase: 'Running' },
+    cleanedUp: false,
+  });
+  b.statuses.set('u1', row('9000', 'Pending'));
+  await b.settle();
+  now.mono = 20_000;
+  b.statuses.set('u1', row('5000', 'Pending'));
+  await b.settle();
+  b.statuses.set('u1', row('5001', 'Running'));
+  await b.settle();
+  // Somebody writes over it, still with a version from before the restore.
+  b.statuses.set('u1', row('5002', 'Pending'));
+  await b.settle();
+  assert.equal(b.calls.length, 3);
   await b.writer[Symbol.asyncDispose]();
 });
