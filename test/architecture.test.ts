@@ -149,7 +149,7 @@ const bans: { what: string; pattern: RegExp; where: RegExp; except?: { file: Reg
   },
   {
     what: 'resource versions compared as numbers',
-    pattern: /\b(?:BigInt|Number|parseInt)\([^()]*[vV]ersion/,
+    pattern: /\b(?:BigInt|Number|parseInt)\([^()]*resourceVersion/,
     where: /^(agent|proxy)\//,
     except: [{ file: /^agent\/model\/resource-version\.ts$/, why: 'it says what may be concluded from them' }],
     why: 'a server that was restored gives versions out a second time: what looks old is asked for again, not dropped',
