@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { type FSWatcher, type Stats, watch } from 'node:fs';
 import { open, readdir, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
@@ -6,6 +7,7 @@ import { AgentError, messageOf } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import type { Table } from '../base/table.ts';
 import { type AgentPod, configFirstSeenAnnotation, podKey } from '../model/pod.ts';
+import { isBlank, ownersOf } from './manifest-owners.ts';
 import { type ManifestContext, parseManifest } from './static-pod.ts';
 import type { PodSpecRow } from './worker.ts';
 
@@ -21,7 +23,16 @@ export interface FileSourceOptions {
   /** fileCheckFrequency, ms: how often all is read anew beside the watch. */
   readonly checkIntervalMs: number;
   /** Told of a pod that does not run because another of the source has its name. */
-  readonly duplicate?: ((pod: AgentPod) => void) | undefined;
+  readonly duplicate?: ((pod: AgentPod, files: { readonly ignored: string; readonly owner: string }) => void) | undefined;
+  /** What outlives the agent; without it a later agent chooses anew between files of one pod, and knows nothing of what a bad file held. */
+  readonly memory?:
+    | {
+        entries(): Iterable<[string, ManifestMemory]>;
+        get(key: string): ManifestMemory | undefined;
+        set(key: string, value: ManifestMemory): void;
+        delete(key: string): void;
+      }
+    | undefined;
   readonly unknownFields: ManifestContext['unknownFields'];
   readonly allowApiReferences: boolean;
 }
@@ -37,18 +48,36 @@ const maxManifestBytes = 10 * 1024 * 1024;
 // An editor writes in several steps: read when it has paused.
 const settleMs = 50;
 
+// A file that is replaced may be gone for a moment; a copy beside it takes over its pod only after this time.
+const takeoverDelayMs = 3_000;
+
 /** What one file said when it was last read. */
 interface FileState {
   readonly text: string;
-  /** What the last text that could be used holds. */
+  /** The last text that could be used, and what it holds. */
+  readonly good: string | undefined;
   readonly pods: readonly AgentPod[];
+  /** Wall time, ms. */
+  readonly modifiedAt: number;
   readonly warnings: readonly string[];
   readonly error: string | undefined;
+  /** When it was first found missing (mono, ms) while a copy beside it waits to take over. */
+  readonly goneSince?: number;
+}
+
+/** What is remembered of a manifest over restarts of the agent. */
+export interface ManifestMemory {
+  readonly file: string;
+  /** The last text that could be used. */
+  readonly text: string;
+  /** `namespace/name` of the pods that it has the name of. */
+  readonly owns: readonly string[];
 }
 
 /**
- * Keeps the table at what the manifests say. A change is taken over at once; a file that turns bad keeps its pods until the next audit finds it still bad,
- * as with the kubelet: saving half a file ends nothing. One bad file never touches another's pods.
+ * Keeps the table at what the manifests say. A change is taken over at once; a file that turns bad or blank keeps its pods as long as it is there: who saves
+ * half a file ends nothing, and a control plane does not go for a typing error. (A kubelet ends them at its next look.) Of several files with a pod of one
+ * name the one that had it first keeps it. One bad file never touches another's pods.
  */
 export function startFileSource(options: FileSourceOptions): StaticSource {
   const { clock, log, table, path } = options;
@@ -58,6 +87,7 @@ export function startFileSource(options: FileSourceOptions): StaticSource {
   else options.signal.addEventListener('abort', stop, { once: true });
   const { signal } = controller;
   let files = new Map<string, FileState>();
+  let takeoverAt: number | undefined;
   let watched: { readonly watcher: FSWatcher; readonly inode: number } | undefined;
   let settling: Disposable | undefined;
   let wake: (() => void) | undefined;
@@ -67,6 +97,10 @@ export function startFileSource(options: FileSourceOptions): StaticSource {
   let told = new Map<string, { moves: number; written: boolean }>();
   // Files with a pod that another file has already.
   const ignored = new Map<string, string>();
+  let toldIgnored = new Set<string>();
+  // By `namespace/name`: the file whose pod has the name.
+  let owners = new Map<string, string>();
+  const memory = options.memory;
 
   function onChange(event: string, name: string | null, target: string): void {
     if (name?.startsWith('.') === true || (name !== null && target !== path && name !== basename(path))) return;
@@ -101,7 +135,7 @@ export function startFileSource(options: FileSourceOptions): StaticSource {
     });
   }
 
-  async function scan(audit: boolean): Promise<void> {
+  async function scan(): Promise<void> {
     let found: string[] | undefined;
     try {
       found = await listManifests(path, log);
@@ -123,66 +157,122 @@ export function startFileSource(options: FileSourceOptions): StaticSource {
     const anew = new Set([...told].filter(([, { moves, written }]) => moves > 1 && written).map(([file]) => file));
     told = new Map();
     for (const file of found) {
-      const state = await readManifest(file, anew.has(file) ? undefined : files.get(file), audit);
+      const state = await readManifest(file, files.get(file), anew.has(file));
       if (state !== undefined) next.set(file, state);
+      // Made again, and not whole yet: that it is new counts when it is.
+      if (state?.error !== undefined && anew.delete(file)) told.set(file, { moves: 2, written: true });
     }
     if (signal.aborted) return;
+    keepReplaced(next);
     files = next;
     publish(anew);
+    remember();
     table.markSynced();
   }
 
-  async function readManifest(file: string, before: FileState | undefined, audit: boolean): Promise<FileState | undefined> {
-    let text = before?.text ?? '';
-    try {
-      const read = await readAtMost(file);
-      if (read === undefined) return undefined;
-      // Unchanged, and nothing that an audit would have to end.
-      if (read === before?.text && (before.error === undefined || !audit)) return before;
-      text = read;
-      const { nodeName, unknownFields, allowApiReferences } = options;
-      const { pods, warnings } = parseManifest(text, {
-        origin: file,
-        source: 'file',
-        nodeName,
-        now: clock.wall(),
-        unknownFields,
-        allowApiReferences,
-      });
-      for (const warning of warnings) log.warn({ path: file }, warning);
-      return { text, pods, warnings, error: undefined };
-    } catch (error) {
-      const message = messageOf(error);
-      if (before?.error !== message) log.error({ path: file, err: message }, 'manifest cannot be used');
-      return { text, pods: audit ? [] : (before?.pods ?? []), warnings: [], error: message };
+  /** A file that is gone keeps its pods for a moment where a copy would take over: an editor may be about to put it back. */
+  function keepReplaced(next: Map<string, FileState>): void {
+    takeoverAt = undefined;
+    const held = new Set([...next.values()].flatMap(({ pods }) => pods.map(podKey)));
+    for (const [file, state] of files) {
+      if (next.has(file) || !state.pods.some((pod) => held.has(podKey(pod)) && owners.get(podKey(pod)) === file)) continue;
+      const goneSince = state.goneSince ?? clock.mono();
+      const until = goneSince + takeoverDelayMs;
+      if (clock.mono() >= until) continue;
+      next.set(file, { ...state, goneSince });
+      takeoverAt = Math.min(takeoverAt ?? until, until);
     }
   }
 
-  function publish(anew: ReadonlySet<string>): void {
-    const rows = new Map<string, PodSpecRow>();
-    const names = new Map<string, string>();
-    ignored.clear();
-    for (const [file, { pods }] of files)
-      for (const pod of pods) {
-        const owner = names.get(podKey(pod));
-        if (owner !== undefined) {
-          log.warn({ path: file, pod: podKey(pod), owner }, 'pod ignored: another manifest has one of the same name');
-          options.duplicate?.(pod);
-          ignored.set(
-            file,
-            `${file}: pod ${podKey(pod)} does not run, because ${owner} has one of this name: give it a metadata.name of its own`,
-          );
-          continue;
-        }
-        names.set(podKey(pod), file);
-        const { uid } = pod.metadata;
-        rows.set(uid, keepFirstSeen(anew.has(file) ? undefined : table.get(uid), pod));
+  /** `fresh`: it was removed and made again. */
+  async function readManifest(file: string, before: FileState | undefined, fresh: boolean): Promise<FileState | undefined> {
+    let text = before?.text ?? '';
+    let modifiedAt = before?.modifiedAt ?? 0;
+    try {
+      const read = await readAtMost(file);
+      if (read === undefined) return undefined;
+      ({ modifiedAt } = read);
+      if (!fresh && read.text === before?.text && before.error === undefined) {
+        const { goneSince: _, ...state } = before;
+        return { ...state, modifiedAt };
       }
+      ({ text } = read);
+      if (before !== undefined && before.pods.length > 0 && isBlank(text))
+        throw new AgentError('InvalidManifest', `${file}: the file is blank`);
+      const { pods, warnings } = parse(file, text);
+      for (const warning of warnings) log.warn({ path: file }, warning);
+      return { text, good: text, pods, modifiedAt, warnings, error: undefined };
+    } catch (error) {
+      const pods = before?.pods ?? [];
+      const names = pods.map(podKey).join(', ');
+      const message =
+        messageOf(error) + (names === '' ? '' : `; what it held before runs on until the file is mended or removed: ${names}`);
+      if (before?.error !== message) log.error({ path: file, err: message }, 'manifest cannot be used');
+      return { text, good: before?.good, pods, modifiedAt, warnings: [], error: message };
+    }
+  }
+
+  function parse(origin: string, text: string): ReturnType<typeof parseManifest> {
+    const { nodeName, unknownFields, allowApiReferences } = options;
+    return parseManifest(text, { origin, source: 'file', nodeName, now: clock.wall(), unknownFields, allowApiReferences });
+  }
+
+  function publish(anew: ReadonlySet<string>): void {
+    const claims = [...files].map(([file, { pods, modifiedAt }]) => ({ file, pods, modifiedAt }));
+    const decided = ownersOf(claims, owners);
+    owners = new Map(decided.owners);
+    ignored.clear();
+    const told = new Set<string>();
+    for (const { file, pod, owner } of decided.ignored) {
+      const key = podKey(pod);
+      ignored.set(file, `${file}: pod ${key} does not run, because ${owner} has one of this name: give it a metadata.name of its own`);
+      const once = `${file} ${owner} ${pod.metadata.uid}`;
+      told.add(once);
+      if (toldIgnored.has(once)) continue;
+      log.warn({ path: file, pod: key, owner }, 'pod ignored: another manifest had one of the same name first');
+      options.duplicate?.(pod, { ignored: file, owner });
+    }
+    toldIgnored = told;
+    const rows = new Map<string, PodSpecRow>();
+    for (const [uid, pod] of decided.wanted) {
+      const file = owners.get(podKey(pod));
+      rows.set(uid, keepFirstSeen(file !== undefined && anew.has(file) ? undefined : table.get(uid), pod));
+    }
     table.replace(rows);
+  }
+
+  /** Writes down what a later agent has to know: which file has which name, and what a file held that is bad by then. */
+  function remember(): void {
+    if (memory === undefined) return;
+    const keys = new Set<string>();
+    for (const [file, { good }] of files) {
+      if (good === undefined) continue;
+      const owns = [...owners].filter(([, owner]) => owner === file).map(([key]) => key);
+      const key = memoryKey(file);
+      keys.add(key);
+      const known = memory.get(key);
+      if (known?.text !== good || known.owns.join() !== owns.join()) memory.set(key, { file, text: good, owns });
+    }
+    for (const [key] of [...memory.entries()]) if (!keys.has(key)) memory.delete(key);
+  }
+
+  /** What an earlier agent has written down. */
+  function recall(): void {
+    for (const [, { file, text, owns }] of memory?.entries() ?? []) {
+      try {
+        const { pods } = parse(file, text);
+        // No text that a file can have: it is read anew.
+        files.set(file, { text: '\0', good: text, pods, modifiedAt: 0, warnings: [], error: undefined });
+        for (const key of owns) owners.set(key, file);
+      } catch (error) {
+        log.warn({ path: file, err: messageOf(error) }, 'what was remembered of a manifest is of no use any more');
+      }
+    }
   }
 
   async function run(): Promise<void> {
     let auditAt = clock.mono();
+    recall();
     while (!signal.aborted) {
       await watchPath().catch((error: unknown) =>
         log.warn({ path, err: messageOf(error) }, 'cannot watch the manifests; they are read periodically'),
@@ -190,11 +280,11 @@ export function startFileSource(options: FileSourceOptions): StaticSource {
       const audit = clock.mono() >= auditAt;
       if (audit) auditAt = clock.mono() + options.checkIntervalMs;
       changed = false;
-      await scan(audit);
+      await scan();
       if (changed) continue;
       const { promise, resolve } = Promise.withResolvers<void>();
       wake = resolve;
-      using _timer = clock.after(Math.max(auditAt - clock.mono(), 0), resolve);
+      using _timer = clock.after(Math.max(Math.min(auditAt, takeoverAt ?? auditAt) - clock.mono(), 0), resolve);
       if (!signal.aborted) await promise;
     }
   }
@@ -248,7 +338,14 @@ async function listManifests(path: string, log: Log): Promise<string[] | undefin
   for (const name of (await readdir(path)).sort()) {
     if (name.startsWith('.')) continue;
     const file = join(path, name);
-    const info = await statIfThere(file);
+    let info: Stats | undefined;
+    try {
+      info = await statIfThere(file);
+    } catch {
+      // A link to itself, or no permission: reading it tells what is wrong with this file alone.
+      files.push(file);
+      continue;
+    }
     if (info?.isFile() === true) files.push(file);
     else if (info !== undefined) log.debug({ path: file }, 'no manifest: not a file');
   }
@@ -264,13 +361,18 @@ async function statIfThere(path: string): Promise<Stats | undefined> {
   }
 }
 
-/** The text of a file; undefined when it has gone. */
-async function readAtMost(file: string): Promise<string | undefined> {
+/** A name that a journal takes. */
+function memoryKey(file: string): string {
+  return createHash('sha256').update(file).digest('hex').slice(0, 32);
+}
+
+/** The text of a file and when it was written; undefined when it has gone. */
+async function readAtMost(file: string): Promise<{ text: string; modifiedAt: number } | undefined> {
   try {
     await using handle = await open(file, 'r');
-    const { size } = await handle.stat();
+    const { size, mtimeMs } = await handle.stat();
     if (size > maxManifestBytes) throw new AgentError('InvalidManifest', `${file}: larger than ${maxManifestBytes} bytes`);
-    return await handle.readFile('utf8');
+    return { text: await handle.readFile('utf8'), modifiedAt: mtimeMs };
   } catch (error) {
     if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
     throw error;

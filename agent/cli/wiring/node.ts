@@ -41,6 +41,7 @@ import { startNode } from '../../node/worker.ts';
 import { admitPod } from '../../pods/admission.ts';
 import { fieldPathOf } from '../../pods/apply.ts';
 import type { DnsSettings } from '../../pods/dns.ts';
+import type { ManifestMemory } from '../../pods/file-source.ts';
 import { leftovers } from '../../pods/leftovers.ts';
 import { type Mirrors, startMirrors } from '../../pods/mirror-worker.ts';
 import type { RuntimePod } from '../../pods/observed.ts';
@@ -212,7 +213,8 @@ async function runParts(given: Config, log: Log, outer: AbortSignal, setup: Setu
     );
   }
 
-  const staticSources = stack.use(startStaticSources(config, { nodeName, clock, log, recordEvent }, signal));
+  const manifests = stack.use(await openJournal<ManifestMemory>(join(config.rootDir, 'keelson', 'manifests'), log));
+  const staticSources = stack.use(startStaticSources(config, { nodeName, clock, log, manifests, recordEvent }, signal));
   const sources: ReadonlyTable<PodSpecRow>[] = [...(cluster === undefined ? [] : [cluster.pods]), ...staticSources.tables];
   const specs = stack.use(mergeSources(sources)).table;
 

@@ -5,7 +5,7 @@ import { type ReadonlyTable, Table } from '../../base/table.ts';
 import { type Config, isEnabled } from '../../config/config.ts';
 import { proxyAgentFor } from '../../drivers/kube/tunnel.ts';
 import type { AgentPod, PodSource } from '../../model/pod.ts';
-import { type StaticSource, startFileSource } from '../../pods/file-source.ts';
+import { type FileSourceOptions, type StaticSource, startFileSource } from '../../pods/file-source.ts';
 import { startHttpSource } from '../../pods/http-source.ts';
 import { duplicateNameMessage } from '../../pods/pod-events.ts';
 import type { PodSpecRow } from '../../pods/worker.ts';
@@ -18,21 +18,28 @@ export interface StaticSourceDeps {
   readonly nodeName: string;
   readonly clock: Clock;
   readonly log: Log;
+  /** Remembers manifests over restarts of the agent. */
+  readonly manifests: FileSourceOptions['memory'];
   readonly recordEvent: (pod: AgentPod, type: 'Warning', reason: 'FailedValidation', message: string) => void;
 }
 
 /** The sources of static pods that the configuration names: staticPodPath and staticPodURL. */
 export function startStaticSources(
   config: Config,
-  { nodeName, clock, log, recordEvent }: StaticSourceDeps,
+  { nodeName, clock, log, manifests, recordEvent }: StaticSourceDeps,
   signal: AbortSignal,
 ): StaticSources {
   const kc = config.kubelet;
   const tables: Table<PodSpecRow>[] = [];
   const sources: StaticSource[] = [];
   let dispatcher: ProxyAgent | undefined;
-  const refuse = (source: PodSource) => (pod: AgentPod) =>
-    recordEvent(pod, 'Warning', 'FailedValidation', duplicateNameMessage(pod, source));
+  const refuse = (source: PodSource) => (pod: AgentPod, files?: { readonly ignored: string; readonly owner: string }) =>
+    recordEvent(
+      pod,
+      'Warning',
+      'FailedValidation',
+      `${duplicateNameMessage(pod, source)}${files === undefined ? '' : `: ${files.owner} had it before ${files.ignored}`}`,
+    );
   const common = {
     nodeName,
     clock,
@@ -46,7 +53,14 @@ export function startStaticSources(
     const table = new Table<PodSpecRow>('file-pods');
     tables.push(table);
     sources.push(
-      startFileSource({ ...common, duplicate: refuse('file'), table, path: kc.staticPodPath, checkIntervalMs: kc.fileCheckFrequency }),
+      startFileSource({
+        ...common,
+        duplicate: refuse('file'),
+        memory: manifests,
+        table,
+        path: kc.staticPodPath,
+        checkIntervalMs: kc.fileCheckFrequency,
+      }),
     );
   }
   if (kc.staticPodURL !== '') {

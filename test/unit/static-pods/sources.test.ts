@@ -10,7 +10,7 @@ import { silentLog } from '../../../agent/base/log.ts';
 import { Table } from '../../../agent/base/table.ts';
 import { proxyAgentFor } from '../../../agent/drivers/kube/tunnel.ts';
 import { configFirstSeenAnnotation } from '../../../agent/model/pod.ts';
-import { startFileSource } from '../../../agent/pods/file-source.ts';
+import { type FileSourceOptions, type ManifestMemory, startFileSource } from '../../../agent/pods/file-source.ts';
 import { startHttpSource } from '../../../agent/pods/http-source.ts';
 import type { PodSpecRow } from '../../../agent/pods/worker.ts';
 import { startConnectProxy } from '../../fakes/connect-proxy.ts';
@@ -18,16 +18,26 @@ import { startConnectProxy } from '../../fakes/connect-proxy.ts';
 const manifest = (name: string, image = 'busybox:1'): string =>
   JSON.stringify({ apiVersion: 'v1', kind: 'Pod', metadata: { name }, spec: { containers: [{ name: 'app', image }] } });
 
-/** Resolves when the table shows what is looked for; rejects after 5 s. */
-async function until<T>(table: Table<PodSpecRow>, look: () => T | undefined | false): Promise<T> {
+/** Resolves when the table shows what is looked for, or what else is asked for does; rejects after 5 s. */
+async function until<T>(table: Table<PodSpecRow> | object, look: () => T | undefined | false): Promise<T> {
   const { promise, resolve, reject } = Promise.withResolvers<T>();
   const check = (): void => {
     const found = look();
     if (found !== undefined && found !== false) resolve(found);
   };
-  using _rows = table.subscribe(check);
-  using _synced = table.onSynced(check);
-  using _late = systemClock.after(5000, () => reject(new Error(`the table has ${names(table).join(', ') || 'nothing'}`)));
+  using stack = new DisposableStack();
+  if (table instanceof Table) {
+    stack.use(table.subscribe(check));
+    stack.use(table.onSynced(check));
+  } else {
+    const ticking = setInterval(check, 10);
+    stack.defer(() => clearInterval(ticking));
+  }
+  stack.use(
+    systemClock.after(5000, () =>
+      reject(new Error(`the table has ${table instanceof Table ? names(table).join(', ') : 'something else'}`)),
+    ),
+  );
   check();
   return await promise;
 }
@@ -36,7 +46,7 @@ const names = (table: Table<PodSpecRow>): string[] => [...table.values()].map((r
 const shows = (table: Table<PodSpecRow>, ...wanted: string[]): boolean => names(table).join() === wanted.join();
 const imageOf = (table: Table<PodSpecRow>): string | undefined => [...table.values()][0]?.pod.spec.containers[0]?.image;
 
-function startFiles(path: string, checkIntervalMs = 60_000) {
+function startFiles(path: string, checkIntervalMs = 60_000, more: Partial<FileSourceOptions> = {}) {
   const table = new Table<PodSpecRow>('files');
   const source = startFileSource({
     path,
@@ -48,6 +58,7 @@ function startFiles(path: string, checkIntervalMs = 60_000) {
     checkIntervalMs,
     unknownFields: 'refuse',
     allowApiReferences: false,
+    ...more,
   });
   return { table, source };
 }
@@ -78,7 +89,7 @@ test('a folder: files come, change, move in and go; dotfiles and folders are no 
   await until(table, () => shows(table, 'hidden-n1'));
 });
 
-test('a bad file leaves the others alone, and is out at the audit', async (t) => {
+test('a bad file leaves the others alone, and what it held before runs on', async (t) => {
   const path = folder(t);
   writeFileSync(join(path, 'a.json'), manifest('a'));
   writeFileSync(join(path, 'b.json'), manifest('b'));
@@ -88,12 +99,30 @@ test('a bad file leaves the others alone, and is out at the audit', async (t) =>
   await until(table, () => table.synced && shows(table, 'a-n1', 'b-n1'));
   assert.deepEqual([...source.problems().keys()], [join(path, 'bad.json')]);
   const before = table.get([...table.keys()][0] ?? '');
-  writeFileSync(join(path, 'b.json'), '{"half":');
-  await until(table, () => shows(table, 'a-n1'));
+  for (const [text, why] of [
+    ['{"half":', /not YAML|YAML|JSON/],
+    ['', /blank/],
+    ['# all of it is a comment now\n', /blank/],
+    ['{"apiVersion":"v1","kind":"Pod","metadata":{"name":"b"}}', /containers/],
+  ] as const) {
+    writeFileSync(join(path, 'b.json'), text);
+    // Longer than an audit.
+    await until(source, () => why.test(source.problems().get(join(path, 'b.json')) ?? ''));
+    await systemClock.sleep(400, new AbortController().signal);
+    assert.ok(shows(table, 'a-n1', 'b-n1'), text);
+    assert.match(
+      source.problems().get(join(path, 'b.json')) ?? '',
+      /what it held before runs on until the file is mended or removed: default\/b-n1/,
+    );
+  }
   assert.equal(table.get([...table.keys()][0] ?? ''), before, 'the row of a pod that did not change stays the same');
-  writeFileSync(join(path, 'b.json'), manifest('b'));
-  await until(table, () => shows(table, 'a-n1', 'b-n1'));
+  writeFileSync(join(path, 'b.json'), manifest('b', 'busybox:2'));
+  await until(table, () => [...table.values()].some(({ pod }) => pod.spec.containers[0]?.image === 'busybox:2'));
+  assert.ok(shows(table, 'a-n1', 'b-n1'));
   assert.equal(source.problems().size, 1);
+  writeFileSync(join(path, 'b.json'), '{');
+  rmSync(join(path, 'b.json'));
+  await until(table, () => shows(table, 'a-n1'));
 });
 
 test('what a file holds and does not run is told: a pod of a name that is taken, a second document', async (t) => {
@@ -249,4 +278,83 @@ test('a URL is asked for through the proxy that the environment names', async (t
   });
   await until(table, () => table.synced && shows(table, 'a-n1'));
   assert.equal(proxy.asked[0], `GET ${url}`);
+});
+
+for (const copy of ['etcd-backup.yaml', 'etcd.yaml~', 'etcd.yaml.bak', '0-etcd.yaml', '.#etcd.yaml'])
+  test(`a copy beside the manifest takes nothing over: ${copy}`, async (t) => {
+    const path = folder(t);
+    const original = join(path, 'etcd.yaml');
+    writeFileSync(original, manifest('etcd', 'etcd:1'));
+    const memory = new Map<string, ManifestMemory>();
+    const told: string[] = [];
+    const more = {
+      memory,
+      duplicate: (_: unknown, { ignored, owner }: { ignored: string; owner: string }) => void told.push(`${ignored} ${owner}`),
+    };
+    const first = startFiles(path, 200, more);
+    await until(first.table, () => imageOf(first.table) === 'etcd:1');
+    writeFileSync(join(path, copy), manifest('etcd', 'etcd:1'));
+    // A second file shows that the folder has been read again.
+    writeFileSync(join(path, 'z.yaml'), manifest('z'));
+    await until(first.table, () => first.table.size === 2);
+    assert.deepEqual(images(first.table), ['busybox:1', 'etcd:1']);
+    writeFileSync(original, manifest('etcd', 'etcd:2'));
+    await until(first.table, () => images(first.table).includes('etcd:2'));
+    assert.equal(first.table.size, 2);
+    if (copy.startsWith('.')) assert.deepEqual(told, []);
+    else {
+      assert.deepEqual(told, [`${join(path, copy)} ${original}`]);
+      assert.match(first.source.problems().get(join(path, copy)) ?? '', /etcd-n1 does not run, because .*etcd\.yaml has one of this name/);
+    }
+    // Half of an edit, and a restart of the agent in the middle of it.
+    writeFileSync(original, '{"half":');
+    await until(first.source, () => first.source.problems().has(original));
+    await first.source[Symbol.asyncDispose]();
+    const second = startFiles(path, 200, more);
+    await using _second = second.source;
+    await until(second.table, () => second.table.synced);
+    assert.deepEqual(images(second.table), ['busybox:1', 'etcd:2']);
+    assert.deepEqual([...second.table.keys()].sort(), [...first.table.keys()].sort(), 'they are the same pods');
+    writeFileSync(original, manifest('etcd', 'etcd:3'));
+    await until(second.table, () => images(second.table).includes('etcd:3'));
+    assert.equal(second.table.size, 2);
+  });
+
+const images = (table: Table<PodSpecRow>): string[] => [...table.values()].map((row) => row.pod.spec.containers[0]?.image ?? '').sort();
+
+test('a copy takes over when the manifest has gone for good, and not while an editor puts it back', async (t) => {
+  const path = folder(t);
+  const original = join(path, 'etcd.yaml');
+  writeFileSync(original, manifest('etcd', 'etcd:1'));
+  const { table, source } = startFiles(path, 200);
+  await using _source = source;
+  await until(table, () => imageOf(table) === 'etcd:1');
+  const seen: (string | undefined)[] = [];
+  using _rows = table.subscribe(() => seen.push(imageOf(table)));
+  // As vim does it, slowly: the original becomes the copy, then there is a new one.
+  renameSync(original, `${original}~`);
+  await systemClock.sleep(500, new AbortController().signal);
+  assert.equal(imageOf(table), 'etcd:1');
+  writeFileSync(original, manifest('etcd', 'etcd:2'));
+  await until(table, () => imageOf(table) === 'etcd:2');
+  rmSync(original);
+  await until(table, () => imageOf(table) === 'etcd:1');
+  const changes = seen.filter((image) => image !== undefined);
+  assert.deepEqual(
+    changes.filter((image, i) => image !== changes[i - 1]),
+    ['etcd:2', 'etcd:1'],
+  );
+});
+
+test('what is remembered of manifests goes with them', async (t) => {
+  const path = folder(t);
+  writeFileSync(join(path, 'a.yaml'), manifest('a'));
+  const memory = new Map<string, ManifestMemory>();
+  const { table, source } = startFiles(path, 200, { memory });
+  await using _source = source;
+  await until(table, () => shows(table, 'a-n1'));
+  await until(memory, () => memory.size === 1);
+  rmSync(join(path, 'a.yaml'));
+  await until(table, () => table.size === 0);
+  await until(memory, () => memory.size === 0);
 });
