@@ -2,7 +2,7 @@
 // and what follows from them.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import type { Container, Pod } from '../../agent/model/generated/api.ts';
+import type { Container, ContainerStatus, Pod } from '../../agent/model/generated/api.ts';
 import { startVm, type Vm } from '../testbed/vm.ts';
 import { waitFor } from '../testbed/wait.ts';
 import {
@@ -205,6 +205,12 @@ test('they outlast a reload of systemd', async () => {
   assert.deepEqual(diffTrees((await dump()).cgroups, ours.cgroups), []);
 });
 
+const eats = ['sh', '-c', '(x=$(tr "\\0" x < /dev/zero | head -c 60000000); sleep 1); sleep 1000000'];
+const oomKilled = (statuses: ContainerStatus[] | undefined, name: string): boolean => {
+  const ended = statuses?.find((status) => status.name === name)?.state?.terminated;
+  return ended?.exitCode === 137 && ended.reason === 'OOMKilled';
+};
+
 const workload: Record<string, Pod['spec']> = {
   probed: spec([
     container('main', undefined, {
@@ -213,16 +219,16 @@ const workload: Record<string, Pod['spec']> = {
     }),
   ]),
   // The shell would go on when its child alone were killed.
-  hungry: spec(
-    [
-      container(
-        'main',
-        { limits: { memory: '24Mi' } },
-        { command: ['sh', '-c', '(x=$(tr "\\0" x < /dev/zero | head -c 60000000); sleep 1); sleep 1000000'] },
-      ),
-    ],
-    { restartPolicy: 'Never' },
-  ),
+  hungry: spec([container('main', { limits: { memory: '24Mi' } }, { command: eats })], { restartPolicy: 'Never' }),
+  'hungry-init': spec([container('main', undefined)], {
+    initContainers: [container('eats', { limits: { memory: '24Mi' } }, { command: eats })],
+    restartPolicy: 'Never',
+  }),
+  // The pod's limit, which one of its containers reaches: the other one lives, and its end by somebody's hand is another.
+  shared: spec([container('eats', undefined, { command: eats }), container('small', undefined)], {
+    resources: { limits: { cpu: '800m', memory: '40Mi' } },
+    restartPolicy: 'Never',
+  }),
   memory: spec([container('main', undefined, { volumeMounts: [{ name: 'ram', mountPath: '/ram' }] })], {
     volumes: [{ name: 'ram', emptyDir: { medium: 'Memory', sizeLimit: '8Mi' } }],
   }),
@@ -232,13 +238,10 @@ test('exec probes, a container out of memory, a volume in memory', async () => {
   await setManifests(vm, workload);
   await waitForPod(vm, 'probed', 'ready', isReady);
   // A runtime may hear of the end before it hears why (containerd's TaskOOM after its TaskExit): the status follows what it says then.
-  const hungry = await waitForPod(
-    vm,
-    'hungry',
-    'over for want of memory',
-    ({ status }) => status?.phase === 'Failed' && status.containerStatuses?.[0]?.state?.terminated?.reason === 'OOMKilled',
-  );
-  assert.equal(hungry.status?.containerStatuses?.[0]?.state?.terminated?.exitCode, 137);
+  const over = 'over for want of memory';
+  await waitForPod(vm, 'hungry', over, ({ status }) => status?.phase === 'Failed' && oomKilled(status.containerStatuses, 'main'));
+  await waitForPod(vm, 'hungry-init', over, ({ status }) => status?.phase === 'Failed' && oomKilled(status.initContainerStatuses, 'eats'));
+  await waitForPod(vm, 'shared', `${over} in one container`, ({ status }) => oomKilled(status?.containerStatuses, 'eats'));
   await waitForPod(vm, 'memory', 'ready', isReady);
   const mount = (await vm.run("grep 'kubernetes.io~empty-dir/ram' /proc/mounts")).trim();
   assert.match(mount, /size=8192k/);
@@ -247,14 +250,15 @@ test('exec probes, a container out of memory, a volume in memory', async () => {
 
 test('a killed agent takes over what runs', async () => {
   const held = await runningContainers(vm);
-  assert.deepEqual([...held.keys()].sort(), ['memory/main', 'probed/main']);
+  assert.deepEqual([...held.keys()].sort(), ['memory/main', 'probed/main', 'shared/small']);
   const before = await restartsOf(vm);
   await vm.run('systemctl kill --signal=KILL --kill-whom=main keelson.service');
   await waitForRestart(vm, before);
   await waitForPod(vm, 'probed', 'ready', isReady);
+  await waitForPod(vm, 'shared', 'told as before', ({ status }) => oomKilled(status?.containerStatuses, 'eats'));
   assert.deepEqual(await runningContainers(vm), held);
   const restarts = [...(await podStatuses(vm)).values()].flatMap((pod) => pod.status?.containerStatuses?.map((s) => s.restartCount) ?? []);
-  assert.deepEqual(restarts, [0, 0, 0]);
+  assert.deepEqual(restarts, [0, 0, 0, 0, 0, 0]);
 });
 
 test('nothing of a pod stays behind', async () => {
