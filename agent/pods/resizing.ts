@@ -79,8 +79,10 @@ export function createResizing(options: ResizingOptions): Resizing {
   const states = new Map<string, ResizeState>();
   // By UID: pods as their specs ask, whose resize waits.
   const pending = new Map<string, AgentPod>();
-  // By UID: the generation whose resize was decided last; only what is waiting is decided again.
-  const decided = new Map<string, number | undefined>();
+  // By UID: what was decided last, with its generation, which alone does not tell: an etcd that was restored gives them out again. Only what is waiting is
+  // decided again.
+  const decided = new Map<string, string>();
+  const askedBy = (desired: AgentPod): string => JSON.stringify([desired.metadata.generation, allocationOf(desired)]);
   // A pod with its allocation is a new object: the same one is given for the same spec and allocation, so that nobody takes it for news.
   const made = new Map<string, { from: AgentPod; allocation: Allocation; pod: AgentPod }>();
 
@@ -107,7 +109,7 @@ export function createResizing(options: ResizingOptions): Resizing {
 
   function decide(desired: AgentPod): void {
     const { uid, generation } = desired.metadata;
-    decided.set(uid, generation);
+    decided.set(uid, askedBy(desired));
     const before = states.get(uid) ?? noResize;
     const decision = decideResize({
       desired,
@@ -160,7 +162,7 @@ export function createResizing(options: ResizingOptions): Resizing {
       if (state.pending !== undefined || state.inProgress !== undefined) states.set(uid, state);
     },
     consider(desired) {
-      const { uid, generation } = desired.metadata;
+      const { uid } = desired.metadata;
       if (allocatedPod(desired) === desired) {
         pending.delete(uid);
         decided.delete(uid);
@@ -168,7 +170,7 @@ export function createResizing(options: ResizingOptions): Resizing {
         return;
       }
       if (pending.has(uid)) pending.set(uid, desired);
-      if (decided.has(uid) && decided.get(uid) === generation) return;
+      if (decided.get(uid) === askedBy(desired)) return;
       pending.set(uid, desired);
       retry();
     },

@@ -102,3 +102,12 @@ test('one that shrinks makes room for one that waits', async () => {
   n.want(asking('big', 200, 2));
   await n.given({ big: 200, x: 500 });
 });
+
+test('a generation that a restored API server has given out again may ask for something else', async () => {
+  await using n = node([asking('big', 600), asking('x', 100)]);
+  await n.given({ big: 600, x: 100 });
+  n.want(asking('x', 5000, 2));
+  await n.given({ big: 600, x: 100 });
+  n.want(asking('x', 300, 2));
+  await n.given({ big: 600, x: 300 });
+});
