@@ -213,7 +213,7 @@ async function runParts(given: Config, log: Log, outer: AbortSignal, setup: Setu
     );
   }
 
-  const manifests = stack.use(await openJournal<ManifestMemory>(join(config.rootDir, 'keelson', 'manifests'), log));
+  const manifests = stack.use(await openJournal<ManifestMemory>(join(config.rootDir, 'keelson', 'manifests'), clock, log));
   const staticSources = stack.use(startStaticSources(config, { nodeName, clock, log, manifests, recordEvent }, signal));
   const sources: ReadonlyTable<PodSpecRow>[] = [...(cluster === undefined ? [] : [cluster.pods]), ...staticSources.tables];
   const specs = stack.use(mergeSources(sources)).table;

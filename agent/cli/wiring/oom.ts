@@ -27,7 +27,11 @@ export async function openNodeOom(options: NodeOomOptions): Promise<OomWatch & A
   const { log, tree } = options;
   await using stack = new AsyncDisposableStack();
   const journal = stack.use(
-    await openJournal<NonNullable<ReturnType<OomWatchOptions['journal']['get']>>>(join(options.rootDir, 'keelson', 'oom-kills'), log),
+    await openJournal<NonNullable<ReturnType<OomWatchOptions['journal']['get']>>>(
+      join(options.rootDir, 'keelson', 'oom-kills'),
+      systemClock,
+      log,
+    ),
   );
   const reader = await openCgroupReader();
   let kernelLog: KernelLog | undefined;
