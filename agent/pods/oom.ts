@@ -109,7 +109,9 @@ export function forgetContainers(kills: PodKills, known: ReadonlySet<string>): v
 
 /** True when the container was killed by SIGKILL, and the kernel's counts say that it was for want of memory. Call it after `noteKills`. */
 export function wasOomKilled(kills: PodKills, container: Pick<RuntimeContainer, 'id' | 'state' | 'exitCode' | 'finishedAt'>): boolean {
-  const { id, state, exitCode, finishedAt } = container;
+  const { id, state, exitCode } = container;
+  // A runtime that does not know when it ended has it seen now.
+  const finishedAt = container.finishedAt > 0 ? container.finishedAt : kills.lookedAt;
   // 128 + SIGKILL; a shell says the same of a child of its own.
   if (state !== 'exited' || exitCode !== 137) return false;
   if (kills.killed.has(id)) return true;

@@ -166,3 +166,10 @@ test('a node that is taken over: old counts explain no end, but the log does', (
   assert.equal(wasOomKilled(kills, ended('a', t - 1000)), false);
   assert.equal(wasOomKilled(kills, ended('b', t - 1000)), true);
 });
+
+test('an end without a time is one that is seen now', () => {
+  const kills = podKills(undefined);
+  noteKills(kills, counts(0), none, t);
+  noteKills(kills, counts(1), none, t + 5000);
+  assert.equal(wasOomKilled(kills, ended('a', 0)), true);
+});
