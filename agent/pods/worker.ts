@@ -646,7 +646,8 @@ export function startPods(options: PodsOptions): Pods {
       const endedAt = latest === undefined ? work.resets.get(name)?.endedAt : latest.state === 'exited' ? latest.finishedAt : undefined;
       if (endedAt === undefined || backoffUntil(crash, hashOf(pod, name), endedAt, wall) === undefined) continue;
       const message = crashLoopMessage(pod, name, crash.delayMs);
-      reasons.set(name, { reason: 'CrashLoopBackOff', message });
+      // What the last start failed with is told while the next one waits, as by a kubelet (its reason cache): the back-off alone tells nobody what to mend.
+      if (!reasons.has(name)) reasons.set(name, { reason: 'CrashLoopBackOff', message });
       const attempt = latest?.restartCount ?? work.resets.get(name)?.attempt;
       if (machine.lifecycle.kind === 'syncing' && machine.backoffTold.get(name) !== attempt) {
         machine.backoffTold.set(name, attempt);

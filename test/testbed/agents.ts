@@ -58,7 +58,7 @@ export const kubeletCommand = async (agent: AgentKind): Promise<Command> =>
 
 /** The command line of a node's agent. */
 export const agentCommand = async (lab: LabRecord, node: NodeRecord): Promise<Command> => {
-  const { argv, env } = await kubeletCommand(lab.agent);
+  const { argv, env } = await kubeletCommand(node.agent ?? lab.agent);
   const path = `${await ensureMachineTools()}:${process.env.PATH}`;
   return { argv: [...argv, ...commonFlags(lab, node)], env: { ...env, PATH: path } };
 };

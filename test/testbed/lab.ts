@@ -45,6 +45,8 @@ export type LabOptions = {
   /** Lower-case letters, digits and dashes, at most 16; default "lab". */
   name?: string | undefined;
   agent?: AgentKind | undefined;
+  /** The agent of each node, for a lab that compares them; default: `agent` on all. */
+  agents?: readonly AgentKind[] | undefined;
   nodes?: number | undefined;
   /** Spreads the nodes over zones "zone-1", …; 0 means that nodes have no zone. */
   zones?: number | undefined;
@@ -153,6 +155,7 @@ const runs = (lab: LabRecord): boolean => lab.complete && lab.bootId === bootId(
 
 const bringUp = async (name: string, options: LabOptions, step: Step): Promise<LabRecord> => {
   const agent = options.agent ?? 'keelson';
+  const agents = new Set([agent, ...(options.agents ?? [])]);
   const count = options.nodes ?? 1;
   const zones = options.zones ?? 0;
   const runtimeKind = options.runtime ?? 'containerd-2';
@@ -165,7 +168,7 @@ const bringUp = async (name: string, options: LabOptions, step: Step): Promise<L
     });
   }
   const binaries: ControlPlaneBinaries = await ensureBinaries(controlPlaneBinaries);
-  await ensureBinaries(['kube-proxy', ...(agent === 'upstream' ? (['kubelet'] as const) : [])]);
+  await ensureBinaries(['kube-proxy', ...(agents.has('upstream') ? (['kubelet'] as const) : [])]);
   const runtime = await ensureRuntime(runtimeKind);
   const basicTars = [...(await ensureImages(['pause'])), await ensureCoreDnsImage()];
   const tars = [...new Set([...basicTars, ...(await ensureImages(options.images))])];
@@ -185,12 +188,13 @@ const bringUp = async (name: string, options: LabOptions, step: Step): Promise<L
       name: `${name}-n${i + 1}`,
       zone: zones > 0 ? `zone-${(i % zones) + 1}` : undefined,
       podCidrs: [],
+      agent: options.agents?.[i],
     })),
     components: {},
     complete: false,
   };
   step(
-    `starting lab ${name}: ${count} node${count === 1 ? '' : 's'}, agent ${agent}, ${runtimeKind} ${runtime.version}, kube-proxy ${lab.proxyMode}`,
+    `starting lab ${name}: ${count} node${count === 1 ? '' : 's'}, agent ${[...agents].join(' and ')}, ${runtimeKind} ${runtime.version}, kube-proxy ${lab.proxyMode}`,
   );
   await prepareLab(lab);
   await makeCertificates(lab, binaries.kubeadm);

@@ -18,6 +18,8 @@ const help = `usage: test/lab COMMAND [--name NAME] …
   load      ARCHIVE import a tar of images into the nodes
   e2e       SUITE|REGEX [--agent keelson|upstream] [--only REGEX] [--unsettled] [--procs N] [--nodes N] [--record]
             run the upstream e2e suite: a file of test/e2e/suites, or the specs whose full name matches
+  parity    pods [--only REGEX] [--width N] [--keep]
+            the same pods on keelson and on upstream's kubelet, side by side; prints what they do not tell alike (test/parity)
   kubectl   … as kubectl, as cluster administrator
   exec      cp|out|NODE COMMAND … inside the control plane's or the outside's network, or inside a node
   status    what runs
@@ -156,6 +158,21 @@ const commands: Record<string, (args: string[]) => Promise<number>> = {
       return component === undefined ? 0 : 1;
     }
     return foreground(values.follow === true ? ['tail', '-n', '100', '-f', join(folder, file)] : ['cat', join(folder, file)]);
+  },
+  parity: async (args) => {
+    const { values, positionals } = parseArgs({
+      args,
+      allowPositionals: true,
+      options: { name: { type: 'string' }, only: { type: 'string' }, width: { type: 'string' }, keep: { type: 'boolean' } },
+    });
+    if (positionals.length !== 1 || positionals[0] !== 'pods') throw new UsageError('parity compares pods: test/lab parity pods');
+    const { runParity } = await import('../parity/run.ts');
+    return runParity({
+      name: values.name ?? 'parity',
+      only: values.only,
+      width: count('width', values.width, 1) ?? 12,
+      keep: values.keep === true,
+    });
   },
   e2e: async (args) => {
     const { values, positionals } = parseArgs({

@@ -21,6 +21,8 @@ export type NodeRecord = {
   name: string;
   zone?: string | undefined;
   podCidrs: string[];
+  /** Where nodes have different agents; default: the lab's. */
+  agent?: AgentKind | undefined;
   /** The node sees the cgroups below its own alone, with its own as their root. */
   ownCgroups?: boolean | undefined;
 };
