@@ -10,7 +10,7 @@ export async function makeRealFolder(folder: string, mode: number): Promise<stri
     await fs.promises.mkdir(folder, { recursive: true, mode });
     return await fs.promises.realpath(folder);
   } catch (error) {
-    if (isErrno(error, 'ENOENT', 'EEXIST') && (await isDangling(folder)))
+    if (isErrno(error, 'ENOENT', 'EEXIST', 'ENOTDIR') && (await isDangling(folder)))
       throw new AgentError('NotFound', `${folder} is, or lies below, a symbolic link that leads to nothing`, { cause: error });
     throw fromFsError(error, `cannot make ${folder}`);
   }

@@ -8,7 +8,7 @@ export type RemoveTree = (
 ) => Promise<void>;
 
 // What the agent wrote itself is a handful of small files: some milliseconds here, where a process costs sixty and 45 MiB.
-const atOnce = { entries: 200, bytes: 4 << 20 };
+const atOnce = { entries: 100, bytes: 1 << 20 };
 // Children at a time. A pod that left millions of files holds up one of them at most.
 const places = 2;
 

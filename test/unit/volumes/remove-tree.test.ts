@@ -229,7 +229,7 @@ describe('a large tree is removed by a child', () => {
     const told: number[] = [];
     await mounts.removeTree(at, { progress: (removed) => void told.push(removed) }, signal);
     assert.equal(fs.existsSync(at), false);
-    // 200 went at once.
+    // 100 went at once.
     assert.deepEqual(told, [1_000, 2_000]);
   });
 
