@@ -2,6 +2,7 @@ import { pipeline } from 'node:stream/promises';
 import { parseArgs } from 'node:util';
 import { AgentError, hasCode } from '../base/errors.ts';
 import { parseDuration } from '../config/duration.ts';
+import { goTime } from '../server/log-options.ts';
 import { agent, askAgent, defaultContainer, type PodName, parsePodName, pathOf } from './local/client.ts';
 
 const help = `Usage: keelson logs POD [-c CONTAINER] [-n NAMESPACE] [-f] [-p] [--tail N] [--since 5m] [--since-time TIME] [--timestamps] [--limit-bytes N]
@@ -52,8 +53,7 @@ export function parseLogsArguments(args: readonly string[]): LogsArguments | und
   if (seconds > 0 && sinceTime !== undefined) usage('--since-time and --since exclude each other');
   if (seconds > 0) query.set('sinceSeconds', String(seconds));
   if (sinceTime !== undefined) {
-    if (!/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$/.test(sinceTime) || Number.isNaN(Date.parse(sinceTime)))
-      usage(`--since-time: "${sinceTime}" is no time such as 2026-01-02T15:04:05Z`);
+    if (goTime(sinceTime) === undefined) usage(`--since-time: "${sinceTime}" is no time such as 2026-01-02T15:04:05Z`);
     query.set('sinceTime', sinceTime);
   }
   return { pod: parsePodName(name, values.namespace), container: values.container ?? container, query };

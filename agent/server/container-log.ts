@@ -1,7 +1,7 @@
 import { messageOf } from '../base/errors.ts';
 import { containerToRead, hasContainer } from './containers.ts';
 import type { Call, ReadContainerLog, ServerOptions } from './contracts.ts';
-import { type ContainerLogOptions, parseLogOptions } from './log-options.ts';
+import { type ContainerLogOptions, parseLogOptions, sinceOf } from './log-options.ts';
 import { drained, sendError, sendText } from './reply.ts';
 import type { Route } from './routes.ts';
 
@@ -55,11 +55,10 @@ export async function sendContainerLog(
 
 function readOptions(options: ServerOptions, wanted: ContainerLogOptions, id: string): Parameters<ReadContainerLog>[1] {
   const { node, clock } = options;
-  const since = wanted.sinceSeconds === undefined ? wanted.sinceTime : new Date(clock.wall() - wanted.sinceSeconds * 1000).toISOString();
   return {
     tailLines: wanted.tailLines,
     limitBytes: wanted.limitBytes,
-    since,
+    since: sinceOf(wanted, clock.wall()),
     timestamps: wanted.timestamps,
     stream: wanted.stream,
     follow: wanted.follow ? { running: () => node.isRunning(id), onChange: (listener) => node.onContainerChange(id, listener) } : undefined,

@@ -9,7 +9,7 @@ import { type AgentPod, podKey } from '../model/pod.ts';
 import { containerToRead, hasContainer } from './containers.ts';
 import type { NodeView, ReadContainerLog, StreamingRuntime } from './contracts.ts';
 import type { TrailEvent } from './event-trail.ts';
-import { parseLogOptions } from './log-options.ts';
+import { parseLogOptions, sinceOf } from './log-options.ts';
 import { drained, maxHeaderSize, sendError, sendJson, sendText } from './reply.ts';
 
 /** What a pod is doing, as the pods room tells it. */
@@ -221,7 +221,7 @@ async function sendLog(
     {
       tailLines: wanted.tailLines,
       limitBytes: wanted.limitBytes,
-      since: wanted.sinceSeconds === undefined ? wanted.sinceTime : new Date(clock.wall() - wanted.sinceSeconds * 1000).toISOString(),
+      since: sinceOf(wanted, clock.wall()),
       timestamps: wanted.timestamps,
       stream: wanted.stream,
       follow: wanted.follow

@@ -17,7 +17,6 @@ export interface RequestError {
   readonly text: string;
 }
 
-const rfc3339 = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$/;
 const undecodable: RequestError = { status: 400, text: '{"message": "Unable to decode query."}' };
 const invalid: RequestError = { status: 422, text: '{"message": "Invalid request."}' };
 
@@ -30,9 +29,10 @@ export function parseLogOptions(query: URLSearchParams, splitStreams: boolean): 
   const tailLines = integer(tail === undefined ? query.get('tailLines') : tail === 'all' ? null : tail);
   const limitBytes = integer(query.get('limitBytes'));
   const sinceSeconds = integer(query.get('sinceSeconds'));
-  const sinceTime = query.get('sinceTime') || undefined;
+  const since = query.get('sinceTime') || undefined;
+  const sinceTime = since === undefined ? undefined : goTime(since);
   if (Number.isNaN(tailLines) || Number.isNaN(limitBytes) || Number.isNaN(sinceSeconds)) return { error: undecodable };
-  if (sinceTime !== undefined && (!rfc3339.test(sinceTime) || Number.isNaN(Date.parse(sinceTime)))) return { error: undecodable };
+  if (since !== undefined && sinceTime === undefined) return { error: undecodable };
 
   if (tailLines !== undefined && tailLines < 0) return { error: invalid };
   if (limitBytes !== undefined && limitBytes < 1) return { error: invalid };
@@ -60,10 +60,34 @@ export function parseLogOptions(query: URLSearchParams, splitStreams: boolean): 
   };
 }
 
-/** NaN for what is no integer. */
+/** NaN for what is no integer of 64 bits (Go's ParseInt). Beyond 2^53 it is near enough: no log has as many lines or bytes. */
 function integer(text: string | null): number | undefined {
   if (text === null || text === '') return undefined;
-  return /^[+-]?\d+$/.test(text) ? Number(text) : Number.NaN;
+  if (!/^[+-]?\d+$/.test(text) || text.length > 100) return Number.NaN;
+  const value = BigInt(text.replace('+', ''));
+  return BigInt.asIntN(64, value) === value ? Number(value) : Number.NaN;
+}
+
+/**
+ * The time as Go reads one (time.RFC3339), with at most nine digits of a second, which is all that counts in a log.
+ * Undefined for what Go does not take: V8 rolls the 30th of February and hour 24 over.
+ */
+export function goTime(text: string): string | undefined {
+  const match = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:[.,](\d+))?(Z|[+-]\d\d:\d\d)$/.exec(text);
+  if (match === null) return undefined;
+  const [, clockTime = '', fraction, zone = ''] = match;
+  const at = Date.parse(`${clockTime}Z`);
+  if (Number.isNaN(at) || new Date(at).toISOString().slice(0, 19) !== clockTime || Number.isNaN(Date.parse(`${clockTime}${zone}`)))
+    return undefined;
+  return `${clockTime}${fraction === undefined ? '' : `.${fraction.slice(0, 9)}`}${zone}`;
+}
+
+/** Where a log is to begin, as RFC 3339; undefined is at its start. `now` is wall time, ms. */
+export function sinceOf({ sinceSeconds, sinceTime }: ContainerLogOptions, now: number): string | undefined {
+  if (sinceSeconds === undefined) return sinceTime;
+  const at = now - sinceSeconds * 1000;
+  // Before there were logs, or before there are dates.
+  return at <= 0 ? undefined : new Date(at).toISOString();
 }
 
 /** apimachinery's Convert_Slice_string_To_bool: there, and neither "0" nor "false". */

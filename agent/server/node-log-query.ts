@@ -1,6 +1,8 @@
 // What `/logs/?query=…` asks for: the logs of services of the machine, or one file below its log folder. Parameters, limits, statuses and words are
 // kubelet's (pkg/kubelet/kubelet_server_journal.go).
 
+import { goTime } from './log-options.ts';
+
 const longestServiceName = 256;
 const mostServices = 4;
 const mostTailLines = 100_000;
@@ -70,11 +72,9 @@ function refused(status: 400 | 406, complaint: readonly string[]): Refusal {
 }
 
 function timeOf(text: string): number | undefined {
-  // RFC 3339 with seconds, as Go's time.RFC3339 takes it. In a query an unescaped "+" has become a space.
-  const zoned = text.replace(/ (\d\d:\d\d)$/, '+$1');
-  if (!/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$/.test(zoned)) return undefined;
-  const time = Date.parse(zoned);
-  return Number.isNaN(time) ? undefined : time;
+  // In a query an unescaped "+" has become a space.
+  const time = goTime(text.replace(/ (\d\d:\d\d)$/, '+$1'));
+  return time === undefined ? undefined : Date.parse(time);
 }
 
 function complaints({ services, files, options }: NodeLogQuery): string[] {

@@ -1,3 +1,4 @@
+import { AgentError } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
 import { fixedWidthTime, type LogStream, rfc3339Nanos } from './line.ts';
 import type { ReadLogOptions } from './read.ts';
@@ -19,6 +20,8 @@ export interface LogFilter {
 
 export function createLogFilter(options: ReadLogOptions, log: Log, path: string): LogFilter {
   const since = options.since === undefined ? undefined : rfc3339Nanos(options.since);
+  // Not shown all of it: whoever asks for a part of a log may have no room for the rest.
+  if (options.since !== undefined && since === undefined) throw new AgentError('InvalidArgument', `"${options.since}" is no time`);
   let remaining = options.limitBytes ?? Number.POSITIVE_INFINITY;
   let atLineStart = true;
   let told = false;

@@ -6,7 +6,7 @@ import type { AgentPod } from '../../../agent/model/pod.ts';
 import { attributesOf, forbiddenText } from '../../../agent/server/attributes.ts';
 import { containerToRead, portForwardPortsOf, streamOptionsOf } from '../../../agent/server/containers.ts';
 import { answerHealthz } from '../../../agent/server/healthz.ts';
-import { parseLogOptions } from '../../../agent/server/log-options.ts';
+import { parseLogOptions, sinceOf } from '../../../agent/server/log-options.ts';
 import { metricLabelsOf, type RouteSwitches, routeOf } from '../../../agent/server/routes.ts';
 import { tlsSettings } from '../../../agent/server/tls-options.ts';
 
@@ -103,6 +103,15 @@ test('log options are read and refused as upstream does', () => {
     ['sinceTime=2026-01-02T03:04:05Z', { ...none, sinceTime: '2026-01-02T03:04:05Z' }],
     ['tailLines=x', 400],
     ['sinceTime=noon', 400],
+    ['sinceTime=2026-02-30T00:00:00Z', 400],
+    ['sinceTime=2026-01-01T24:00:00Z', 400],
+    ['sinceTime=2026-01-01T00:00:60Z', 400],
+    ['sinceTime=2026-01-01T00:00:00%2B99:99', 400],
+    ['sinceTime=2026-01-01T00:00:00,1234567891Z', { ...none, sinceTime: '2026-01-01T00:00:00.123456789Z' }],
+    ['tailLines=9223372036854775807', { ...none, tailLines: 2 ** 63 }],
+    ['tailLines=9223372036854775808', 400],
+    [`tailLines=${'9'.repeat(5000)}`, 400],
+    ['limitBytes=0x10', 400],
     // Date.parse takes it, RFC 3339 does not: all lines would be shown.
     ['sinceTime=2026-01-02T03:04Z', 400],
     ['sinceTime=2026-01-02T03:04:05', 400],
@@ -127,6 +136,18 @@ function podWith(status: Partial<ContainerStatus> | undefined): AgentPod {
     status: { containerStatuses },
   } as AgentPod;
 }
+
+test('a time before there were logs is the start of the log', () => {
+  const options = (query: string) => {
+    const parsed = parseLogOptions(new URLSearchParams(query), true);
+    assert.ok('options' in parsed);
+    return parsed.options;
+  };
+  const now = Date.UTC(2026, 0, 2);
+  assert.equal(sinceOf(options('sinceSeconds=60'), now), '2026-01-01T23:59:00.000Z');
+  for (const seconds of ['99999999999', '9223372036854775807']) assert.equal(sinceOf(options(`sinceSeconds=${seconds}`), now), undefined);
+  assert.equal(sinceOf(options('sinceTime=2026-01-01T00:00:00Z'), now), '2026-01-01T00:00:00Z');
+});
 
 test('which container a log request means', () => {
   const ended = (id?: string) => ({ terminated: { exitCode: 1, containerID: id } });
