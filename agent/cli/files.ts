@@ -1,9 +1,10 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { decodeFileText } from '../model/file-text.ts';
 
-/** The text of a file. Rejects with an errno `code`. */
-export function readText(path: string): Promise<string> {
-  return readFile(path, 'utf8');
+/** The text of a file that a person wrote. Rejects with an errno `code`, or `InvalidText`. */
+export async function readText(path: string): Promise<string> {
+  return decodeFileText(await readFile(path));
 }
 
 /** The paths of all files below a folder, at any depth. Rejects with an errno `code`. */

@@ -1,12 +1,13 @@
 import { isIP } from 'node:net';
 import { type ParseArgsConfig, parseArgs } from 'node:util';
-import { parseAllDocuments } from 'yaml';
 import * as z from 'zod';
 import { AgentError, messageOf } from '../base/errors.ts';
 import { ownValue, setOwn } from '../base/own.ts';
+import { leniently } from '../config/decode.ts';
 import { parseDuration } from '../config/duration.ts';
 import { readBootstrapToken } from '../identity/bootstrap-token.ts';
 import { readPins } from '../identity/x509.ts';
+import { describeRepeated, readAllYaml, type YamlDocument } from '../model/yaml.ts';
 
 /** A flag of a command, for parsing and for `--help`. */
 export interface CommandFlag {
@@ -109,6 +110,8 @@ export interface JoinSettings {
   readonly caPath: string;
   readonly discoveryTimeoutMs: number;
   readonly tlsBootstrapTimeoutMs: number;
+  /** What was accepted of the configuration file and deserves a word. */
+  readonly warnings: readonly string[];
 }
 
 type Values = Record<string, string | boolean | string[] | undefined>;
@@ -134,13 +137,14 @@ export function parseJoinArguments(
 
   const configPath = text('config');
   let file: JoinConfiguration | undefined;
+  let warnings: readonly string[] = [];
   if (configPath !== undefined) {
     const mixed = joinFlags
       .filter((flag) => flag.withConfig === undefined && ownValue(values, flag.name) !== undefined)
       .map((flag) => `--${flag.name}`);
     if (positionals.length > 0) mixed.unshift(positionals[0] as string);
     if (mixed.length > 0) throw usage(`--config cannot be mixed with ${mixed.join(', ')}: write that into ${configPath}`);
-    file = readJoinConfiguration(readFile(configPath), configPath);
+    ({ config: file, warnings } = readJoinConfiguration(readFile(configPath), configPath));
   }
 
   const token = text('token');
@@ -213,6 +217,7 @@ export function parseJoinArguments(
       caPath: file?.caCertPath ?? `${kubernetesDir}/pki/ca.crt`,
       discoveryTimeoutMs: timeout('discovery-timeout', file?.timeouts?.discovery),
       tlsBootstrapTimeoutMs: timeout('tls-bootstrap-timeout', file?.timeouts?.tlsBootstrap),
+      warnings,
     },
   };
 }
@@ -332,20 +337,32 @@ const joinConfiguration = z.strictObject({
 
 type JoinConfiguration = z.infer<typeof joinConfiguration>;
 
-/** The JoinConfiguration among the documents of a kubeadm configuration file. Throws AgentError `Usage` naming file and field. */
-function readJoinConfiguration(text: string, path: string): JoinConfiguration {
-  const documents = parseAllDocuments(text, { version: '1.1' });
-  const broken = [...documents].flatMap((d) => d.errors)[0];
-  if (broken !== undefined) throw usage(`${path} is not YAML: ${broken.message}`);
-  const objects = [...documents].map((d) => d.toJS() as { kind?: unknown } | null);
-  const found = objects.find((o) => o?.kind === 'JoinConfiguration');
+/**
+ * The JoinConfiguration among the documents of a kubeadm configuration file. Fields that are unknown or stand twice are warnings, as with kubeadm.
+ * Throws AgentError `Usage` naming file and field.
+ */
+function readJoinConfiguration(text: string, path: string): { config: JoinConfiguration; warnings: readonly string[] } {
+  let documents: YamlDocument[];
+  try {
+    documents = readAllYaml(text);
+  } catch (error) {
+    throw new AgentError('Usage', `${path} is not YAML: ${messageOf(error)}`, { cause: error });
+  }
+  const found = documents.find(({ value }) => (value as { kind?: unknown }).kind === 'JoinConfiguration');
   if (found === undefined) throw usage(`${path} holds no JoinConfiguration (apiVersion kubeadm.k8s.io/v1beta4)`);
-  const result = joinConfiguration.safeParse(found);
+  const { result, unknown } = leniently((document) => joinConfiguration.safeParse(document), found.value);
   if (!result.success) {
     throw usage(`${path}: ${result.error.issues.map((issue) => `${issue.path.join('.') || 'the document'}: ${issue.message}`).join('; ')}`);
   }
   const config = result.data;
-  return config.discovery.timeout === undefined
-    ? config
-    : { ...config, timeouts: { discovery: config.discovery.timeout, ...config.timeouts } };
+  return {
+    config:
+      config.discovery.timeout === undefined
+        ? config
+        : { ...config, timeouts: { discovery: config.discovery.timeout, ...config.timeouts } },
+    warnings: [
+      ...found.repeated.map((repeated) => `${path}: ${describeRepeated(repeated)}; the last one counts`),
+      ...unknown.map((field) => `${path}: unknown field "${field}", ignored`),
+    ],
+  };
 }

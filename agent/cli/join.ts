@@ -23,6 +23,7 @@ import {
   readKubeconfigTarget,
 } from '../identity/kubeconfig-text.ts';
 import { onlyCertificates, publicKeyPin, readCertificates } from '../identity/x509.ts';
+import { decodeFileText } from '../model/file-text.ts';
 import type { ConfigMap, Node } from '../model/generated/api.ts';
 import { checkNodeName, type JoinSettings, joinFlags, parseJoinArguments } from './join-options.ts';
 import { findCriSockets, preflightChecks } from './join-preflight.ts';
@@ -54,6 +55,7 @@ export const joinCommand = {
         ctx.stdout(helpText());
         return 0;
       }
+      for (const warning of parsed.settings.warnings) ctx.stderr(`warning: ${warning}\n`);
       const argv = await joinCluster(parsed.settings, ctx);
       if (argv === undefined) return 0;
       if (ctx.start !== undefined) return await ctx.start(argv);
@@ -86,7 +88,7 @@ export function runJoin(args: readonly string[], signal: AbortSignal): Promise<n
 
 function readConfigFile(path: string): string {
   try {
-    return readFileSync(path, 'utf8');
+    return decodeFileText(readFileSync(path));
   } catch (error) {
     throw new AgentError('Usage', `cannot read --config ${path}: ${messageOf(error)}`, { cause: error });
   }
@@ -424,7 +426,7 @@ async function embedded(target: KubeconfigTarget, path: string, local: (file: st
 
 async function readFileOrFail(path: string, what: string): Promise<string> {
   try {
-    return await readFile(path, 'utf8');
+    return decodeFileText(await readFile(path));
   } catch (error) {
     throw new AgentError('NotFound', `cannot read ${what} ${path}: ${messageOf(error)}`, { cause: error });
   }

@@ -2,10 +2,10 @@ import { accessSync, constants, existsSync, readdirSync, statfsSync, statSync } 
 import { mkdir } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { stringify } from 'yaml';
 import { systemClock } from '../base/clock.ts';
 import { AgentError, hasCode, messageOf } from '../base/errors.ts';
 import { writeAtomically } from '../drivers/files/atomic.ts';
+import { writeYaml } from '../model/yaml.ts';
 import type { LocalPod, LocalStatus } from '../server/local.ts';
 import { ensureDaemonCgroup } from './local/cgroup.ts';
 import { agent } from './local/client.ts';
@@ -212,7 +212,7 @@ const pollMs = 100;
 
 /** Resolves when the agent answers; `started` is told before, so that whatever happens meanwhile, the next `up` and `down` know it for ours. */
 async function startAgent(manifests: string, started: (agent: Tracked) => Promise<void>, signal: AbortSignal): Promise<void> {
-  await writeAtomically(standalone.kubeletConfig, stringify(standaloneConfig(manifests)), { mode: 0o600 });
+  await writeAtomically(standalone.kubeletConfig, writeYaml(standaloneConfig(manifests)), { mode: 0o600 });
   await mkdir(standalone.kubeletRoot, { recursive: true });
   // As this command was started: by the launcher, with what it has found to weigh least.
   const [main = join(repository, 'agent/main.ts')] = process.argv.slice(1);

@@ -2,15 +2,14 @@ import { isIP } from 'node:net';
 import path from 'node:path';
 import { AgentError, messageOf } from '../base/errors.ts';
 import { ownValue, setOwn } from '../base/own.ts';
+import { decodeKubeletConfiguration, parseConfigDocument } from './decode.ts';
 import { type FeatureGateName, gateEnabled } from './feature-gates.ts';
 import { parseFlags } from './flags.ts';
 import {
-  decodeKubeletConfiguration,
   encodeKubeletConfiguration,
   fullDocument,
   type KubeletConfiguration,
   mergePatch,
-  parseConfigDocument,
   resolvePaths,
   validateKubeletConfiguration,
   withDefaults,
@@ -97,7 +96,7 @@ export async function loadConfig(argv: readonly string[], files: ConfigFiles): P
   if (cloudProvider !== undefined && cloudProvider !== 'external')
     throw new AgentError('InvalidFlag', `unsupported --cloud-provider "${cloudProvider}": only "external" or empty`);
 
-  const kubelet = await loadKubeletConfiguration(flags, text('config'), text('config-dir'), files);
+  const { kubelet, warnings } = await loadKubeletConfiguration(flags, text('config'), text('config-dir'), files);
   const problems = [...validateKubeletConfiguration(kubelet)];
   if (problems.length > 0) throw new AgentError('InvalidConfig', `failed to validate kubelet configuration: ${problems.join('; ')}`);
   const unsupported = checkSupport(kubelet);
@@ -120,7 +119,7 @@ export async function loadConfig(argv: readonly string[], files: ConfigFiles): P
     verbosity: kubelet.logging.verbosity,
     kubelet,
     kubeletDocument: encodeKubeletConfiguration(kubelet),
-    warnings: flags.warnings,
+    warnings: [...flags.warnings, ...warnings],
   });
 }
 
@@ -129,15 +128,22 @@ async function loadKubeletConfiguration(
   file: string | undefined,
   folder: string | undefined,
   files: ConfigFiles,
-): Promise<KubeletConfiguration> {
+): Promise<{ kubelet: KubeletConfiguration; warnings: string[] }> {
   let kubelet = withDefaults({});
+  const warnings: string[] = [];
   if (file !== undefined) {
     const at = path.resolve(file);
-    const document = parseConfigDocument(await read(files, at, 'kubelet config file'), at);
-    kubelet = withDefaults(resolvePaths(decodeKubeletConfiguration(document, at), path.dirname(at)));
+    const { document, warnings: repeated } = parseConfigDocument(await read(files, at, 'kubelet config file'), at);
+    const { config, warnings: unknown } = decodeKubeletConfiguration(document, at);
+    warnings.push(...repeated, ...unknown);
+    kubelet = withDefaults(resolvePaths(config, path.dirname(at)));
   }
-  if (folder !== undefined) kubelet = await applyDropIns(kubelet, path.resolve(folder), files);
-  return override(kubelet, flags);
+  if (folder !== undefined) {
+    const merged = await applyDropIns(kubelet, path.resolve(folder), files);
+    warnings.push(...merged.warnings);
+    kubelet = merged.kubelet;
+  }
+  return { kubelet: override(kubelet, flags), warnings };
 }
 
 async function read(files: ConfigFiles, at: string, what: string): Promise<string> {
@@ -150,7 +156,11 @@ async function read(files: ConfigFiles, at: string, what: string): Promise<strin
 
 // Drop-ins are JSON merge patches on the file's configuration with its defaults already filled in, so a default that depends on another
 // field (nodeStatusReportFrequency) doesn't follow a drop-in: that is upstream's order too (cmd/kubelet/app mergeKubeletConfigurations).
-async function applyDropIns(base: KubeletConfiguration, folder: string, files: ConfigFiles): Promise<KubeletConfiguration> {
+async function applyDropIns(
+  base: KubeletConfiguration,
+  folder: string,
+  files: ConfigFiles,
+): Promise<{ kubelet: KubeletConfiguration; warnings: string[] }> {
   let listed: string[];
   try {
     listed = await files.listFiles(folder);
@@ -160,12 +170,18 @@ async function applyDropIns(base: KubeletConfiguration, folder: string, files: C
     });
   }
   let document: unknown = fullDocument(base);
-  for (const at of listed.filter((name) => name.endsWith('.conf')).sort(byPathParts)) {
+  const warnings: string[] = [];
+  for (const at of listed.sort(byPathParts)) {
+    if (!at.endsWith('.conf')) {
+      warnings.push(`${at} is not read: drop-ins of the kubelet's configuration are named *.conf`);
+      continue;
+    }
     const patch = parseConfigDocument(await read(files, at, 'drop-in kubelet config file'), at);
-    decodeKubeletConfiguration(patch, at);
-    document = mergePatch(document, patch);
+    warnings.push(...patch.warnings, ...decodeKubeletConfiguration(patch.document, at).warnings);
+    document = mergePatch(document, patch.document);
   }
-  return withDefaults(decodeKubeletConfiguration(document, folder));
+  // What is unknown in it was told of by its file.
+  return { kubelet: withDefaults(decodeKubeletConfiguration(document, folder).config), warnings };
 }
 
 // Go's WalkDir goes by lexical order in each folder: `a/b` comes before `a.conf`'s successor by part, not by whole text.

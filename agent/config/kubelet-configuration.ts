@@ -1,8 +1,6 @@
 import { isIP } from 'node:net';
 import path from 'node:path';
-import { parseDocument } from 'yaml';
 import * as z from 'zod';
-import { AgentError } from '../base/errors.ts';
 import { ownValue, setOwn } from '../base/own.ts';
 import { parseQuantity } from '../model/quantity.ts';
 import { checkLogging, duration, int32, int64, logging, quantityText, stringMap, strings } from './codecs.ts';
@@ -158,7 +156,8 @@ const shape = {
 /** The names of KubeletConfiguration's top-level fields. */
 export type KubeletField = keyof typeof shape;
 
-const schema = z
+/** A v1beta1 document with nothing but what this version knows. */
+export const schema = z
   .strictObject({ apiVersion: z.literal('kubelet.config.k8s.io/v1beta1'), kind: z.literal('KubeletConfiguration'), ...shape })
   .partial()
   .required({ apiVersion: true, kind: true });
@@ -430,40 +429,6 @@ export function withDefaults(given: PartialKubeletConfiguration): KubeletConfigu
   };
 }
 
-/** A plain document of YAML 1.1 or JSON, as Kubernetes reads its files. Throws AgentError InvalidConfig naming `file`. */
-export function parseConfigDocument(text: string, file: string): unknown {
-  if (text.trim() === '') throw new AgentError('InvalidConfig', `kubelet config file "${file}" was empty`);
-  const document = parseDocument(text, { version: '1.1', uniqueKeys: true, merge: true });
-  const [first] = document.errors;
-  if (first !== undefined) throw new AgentError('InvalidConfig', `${file}: ${first.message}`, { cause: first });
-  return document.toJS();
-}
-
-/** Reads a parsed document as KubeletConfiguration; null counts as absent. Throws AgentError InvalidConfig with every problem by its field path. */
-export function decodeKubeletConfiguration(document: unknown, file: string): PartialKubeletConfiguration {
-  const fail = (problems: string[]): never => {
-    throw new AgentError('InvalidConfig', `${file}: ${problems.join('; ')}`);
-  };
-  if (!isObject(document)) return fail(['not a KubeletConfiguration: the document is no mapping']);
-  const { apiVersion, kind } = document;
-  if (typeof apiVersion !== 'string' || typeof kind !== 'string') return fail(['no apiVersion/kind']);
-  if (apiVersion !== 'kubelet.config.k8s.io/v1beta1' || kind !== 'KubeletConfiguration')
-    return fail([`unknown apiVersion/kind: ${apiVersion}, Kind=${kind} (want kubelet.config.k8s.io/v1beta1, Kind=KubeletConfiguration)`]);
-  const result = schema.safeDecode(withoutNulls(document) as z.input<typeof schema>);
-  if (!result.success) return fail(result.error.issues.flatMap(describeIssue));
-  const { apiVersion: _, kind: __, ...rest } = result.data;
-  return rest;
-}
-
-function describeIssue(issue: z.core.$ZodIssue): string[] {
-  const at = issue.path.reduce<string>(
-    (text, key) => (typeof key === 'number' ? `${text}[${key}]` : text === '' ? String(key) : `${text}.${String(key)}`),
-    '',
-  );
-  if (issue.code === 'unrecognized_keys') return issue.keys.map((key) => `unknown field "${at === '' ? '' : `${at}.`}${key}"`);
-  return [`${at}: ${issue.message}`];
-}
-
 /** The whole v1beta1 document of a configuration, empty fields included: durations as text. */
 export function fullDocument(config: KubeletConfiguration): Record<string, unknown> {
   const given = Object.fromEntries(Object.entries(config).filter(([, value]) => value !== undefined)) as PartialKubeletConfiguration;
@@ -556,11 +521,11 @@ export function mergePatch(target: unknown, patch: unknown): unknown {
   return merged;
 }
 
-function isObject(value: unknown): value is Record<string, unknown> {
+export function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-function withoutNulls(value: unknown): unknown {
+export function withoutNulls(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(withoutNulls);
   if (!isObject(value)) return value;
   return Object.fromEntries(

@@ -1,5 +1,5 @@
-import { parse, stringify } from 'yaml';
-import { AgentError } from '../base/errors.ts';
+import { AgentError, messageOf } from '../base/errors.ts';
+import { readYaml, writeYaml } from '../model/yaml.ts';
 
 /** What differs from node to node in the cluster's KubeletConfiguration. */
 export interface LocalKubeletSettings {
@@ -17,11 +17,13 @@ export interface LocalKubeletSettings {
 export function kubeletConfigText(data: Readonly<Record<string, string>> | undefined, local: LocalKubeletSettings): string {
   const text = data?.kubelet;
   if (text === undefined) throw new AgentError('InvalidConfig', 'ConfigMap kube-system/kubelet-config has no key "kubelet"');
-  let config: Record<string, unknown>;
+  let config: Record<string, unknown> | null | undefined;
   try {
-    config = parse(text, { version: '1.1' });
+    config = readYaml(text)?.value as Record<string, unknown> | null | undefined;
   } catch (error) {
-    throw new AgentError('InvalidConfig', 'ConfigMap kube-system/kubelet-config: the key "kubelet" is not YAML', { cause: error });
+    throw new AgentError('InvalidConfig', `ConfigMap kube-system/kubelet-config: the key "kubelet" is not YAML: ${messageOf(error)}`, {
+      cause: error,
+    });
   }
   if (config === null || typeof config !== 'object' || config.kind !== 'KubeletConfiguration') {
     throw new AgentError('InvalidConfig', 'ConfigMap kube-system/kubelet-config: the key "kubelet" holds no KubeletConfiguration');
@@ -31,8 +33,7 @@ export function kubeletConfigText(data: Readonly<Record<string, string>> | undef
     containerRuntimeEndpoint: local.criSocket,
     ...(local.resolvConf !== undefined && !config.resolvConf ? { resolvConf: local.resolvConf } : {}),
   };
-  // YAML 1.1, so that text such as "yes" or "0777" is quoted for Go's reader.
-  return stringify(merged, { version: '1.1', sortMapEntries: true, lineWidth: 0 });
+  return writeYaml(merged, { sortKeys: true });
 }
 
 function movePaths(value: unknown, kubernetesDir: string): unknown {

@@ -1,5 +1,5 @@
-import { parse, stringify } from 'yaml';
-import { AgentError } from '../base/errors.ts';
+import { AgentError, messageOf } from '../base/errors.ts';
+import { readYaml, writeYaml } from '../model/yaml.ts';
 
 /** One user of a kubeconfig, as far as it matters whether and how it authenticates. */
 export interface KubeconfigUser {
@@ -37,16 +37,17 @@ interface KubeconfigCluster {
  * no context. Throws AgentError `InvalidKubeconfig`; `where` says whose it is.
  */
 export function readKubeconfigTarget(text: string, where: string): KubeconfigTarget {
-  let document: {
+  type Kubeconfig = {
     clusters?: { name?: string; cluster?: KubeconfigCluster }[];
     contexts?: { name?: string; context?: { cluster?: string; user?: string } }[];
     users?: { name?: string; user?: KubeconfigUser }[];
     'current-context'?: string;
-  } | null;
+  };
+  let document: Kubeconfig | null | undefined;
   try {
-    document = parse(text, { version: '1.1' });
+    document = readYaml(text)?.value as Kubeconfig | null | undefined;
   } catch (error) {
-    throw new AgentError('InvalidKubeconfig', `${where} is not YAML`, { cause: error });
+    throw new AgentError('InvalidKubeconfig', `${where} is not YAML: ${messageOf(error)}`, { cause: error });
   }
   if (document === null || typeof document !== 'object') throw new AgentError('InvalidKubeconfig', `${where} is not a kubeconfig`);
   const clusters = document.clusters ?? [];
@@ -127,19 +128,13 @@ function kubeconfig(
   cluster: object,
   user: object,
 ): string {
-  return stringify(
-    {
-      apiVersion: 'v1',
-      clusters: [{ cluster, name: clusterName }],
-      contexts: [
-        { context: { cluster: clusterName, ...(namespace === undefined ? {} : { namespace }), user: userName }, name: contextName },
-      ],
-      'current-context': contextName,
-      kind: 'Config',
-      preferences: {},
-      users: [{ name: userName, user }],
-    },
-    // Base64 must stay on its line, whatever its length.
-    { lineWidth: 0 },
-  );
+  return writeYaml({
+    apiVersion: 'v1',
+    clusters: [{ cluster, name: clusterName }],
+    contexts: [{ context: { cluster: clusterName, ...(namespace === undefined ? {} : { namespace }), user: userName }, name: contextName }],
+    'current-context': contextName,
+    kind: 'Config',
+    preferences: {},
+    users: [{ name: userName, user }],
+  });
 }

@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto';
-import { parse } from 'yaml';
 import * as z from 'zod';
 import { AgentError, messageOf } from '../base/errors.ts';
 import { ownValue, setOwn } from '../base/own.ts';
 import type { ServiceAccount } from '../model/generated/api.ts';
+import { describeRepeated, readYaml } from '../model/yaml.ts';
 import { type DockerConfig, matchesImage, parseSchemeless } from './credentials.ts';
 import { parseGoDuration } from './go-duration.ts';
 
@@ -63,7 +63,11 @@ export function parseProviderConfig(files: readonly { path: string; text: string
   for (const { path, text } of files) {
     let found: z.infer<typeof configSchema>;
     try {
-      found = configSchema.parse(parse(text, { version: '1.1' }));
+      const document = readYaml(text);
+      const [repeated] = document?.repeated ?? [];
+      // Upstream decodes this file strictly (pkg/credentialprovider/plugin/config.go).
+      if (repeated !== undefined) throw new AgentError('InvalidArgument', describeRepeated(repeated));
+      found = configSchema.parse(document?.value);
     } catch (error) {
       const why = error instanceof z.ZodError ? z.prettifyError(error) : messageOf(error);
       throw new AgentError('InvalidArgument', `${path} is no valid CredentialProviderConfig: ${why}`, { cause: error });

@@ -1,6 +1,7 @@
 import { access, constants, readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { AgentError, messageOf } from '../../base/errors.ts';
+import { decodeFileText } from '../../model/file-text.ts';
 
 /** A text file that was found, and where. */
 export interface FoundFile {
@@ -37,7 +38,7 @@ export async function readProviderConfigFiles(path: string): Promise<FoundFile[]
       : [];
     const paths = isFolder ? names.map((e) => join(path, e.name)).sort() : [path];
     if (paths.length === 0) throw new AgentError('InvalidArgument', `no configuration files found in directory ${path}`);
-    return await Promise.all(paths.map(async (file) => ({ path: file, text: await readFile(file, 'utf8') })));
+    return await Promise.all(paths.map(async (file) => ({ path: file, text: decodeFileText(await readFile(file)) })));
   } catch (error) {
     if (error instanceof AgentError) throw error;
     throw new AgentError('InvalidArgument', `credential provider config ${path} cannot be read: ${messageOf(error)}`, { cause: error });

@@ -189,6 +189,7 @@ async function runExecPlugin(plugin: ExecPlugin, auth: KubeAuth, clock: Clock, s
       ...(auth.insecureSkipVerify === true ? { 'insecure-skip-tls-verify': true } : {}),
       ...(ca === undefined ? {} : { 'certificate-authority-data': Buffer.from(ca).toString('base64') }),
       ...(auth.proxyUrl === undefined ? {} : { 'proxy-url': auth.proxyUrl }),
+      ...(plugin.clusterConfig === undefined ? {} : { config: plugin.clusterConfig }),
     };
   }
   const info = JSON.stringify({ apiVersion: plugin.apiVersion, kind: 'ExecCredential', spec });
@@ -210,7 +211,7 @@ async function runExecPlugin(plugin: ExecPlugin, auth: KubeAuth, clock: Clock, s
   let answer: {
     apiVersion?: string;
     kind?: string;
-    status?: { token?: string; expirationTimestamp?: string; clientCertificateData?: string; clientKeyData?: string };
+    status?: { token?: string; expirationTimestamp?: string | null; clientCertificateData?: string; clientKeyData?: string };
   };
   try {
     answer = JSON.parse(stdout);
@@ -225,7 +226,8 @@ async function runExecPlugin(plugin: ExecPlugin, auth: KubeAuth, clock: Clock, s
   const { token, clientCertificateData: cert, clientKeyData: key } = status;
   if (!token && !cert && !key) fail('printed neither a token nor a client certificate');
   if (Boolean(cert) !== Boolean(key)) fail('printed a client certificate without its key, or a key without its certificate');
-  const expiresAt = status.expirationTimestamp === undefined ? undefined : Date.parse(status.expirationTimestamp);
+  // Go's encoders print null for a time that is not set.
+  const expiresAt = typeof status.expirationTimestamp === 'string' ? Date.parse(status.expirationTimestamp) : undefined;
   if (expiresAt !== undefined && Number.isNaN(expiresAt))
     fail(`printed expirationTimestamp ${status.expirationTimestamp}, which is not a time`);
   return { token: token || undefined, cert: cert || undefined, key: key || undefined, expiresAt, ranAt: clock.mono() };

@@ -1,8 +1,9 @@
 import { readFile } from 'node:fs/promises';
 import { dirname, isAbsolute, join } from 'node:path';
-import { parse } from 'yaml';
 import { AgentError, messageOf } from '../../base/errors.ts';
 import { ownValue } from '../../base/own.ts';
+import { decodeFileText } from '../../model/file-text.ts';
+import { readYaml } from '../../model/yaml.ts';
 import { parseProxy } from './proxy.ts';
 
 /** PEM text that came inside the kubeconfig, or the absolute path of a file that may be replaced while we run. */
@@ -15,6 +16,8 @@ export interface ExecPlugin {
   readonly env: readonly { readonly name: string; readonly value: string }[];
   readonly apiVersion: 'client.authentication.k8s.io/v1' | 'client.authentication.k8s.io/v1beta1';
   readonly provideClusterInfo: boolean;
+  /** What the cluster's extension `client.authentication.k8s.io/exec` holds for the plugin; undefined without one. */
+  readonly clusterConfig?: unknown;
   /** Shown to the user when the command is missing. */
   readonly installHint?: string | undefined;
   /** The directory against which a relative command with a slash is resolved. */
@@ -44,7 +47,7 @@ export interface KubeAuth {
 export async function loadKubeconfig(path: string): Promise<KubeAuth> {
   let text: string;
   try {
-    text = await readFile(path, 'utf8');
+    text = decodeFileText(await readFile(path));
   } catch (error) {
     const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
     throw new AgentError(missing ? 'NotFound' : 'InvalidConfig', `kubeconfig ${path}: ${missing ? 'no such file' : messageOf(error)}`, {
@@ -61,11 +64,12 @@ export function parseKubeconfig(text: string, path: string): KubeAuth {
   };
   let document: unknown;
   try {
-    // Kubernetes reads YAML 1.1.
-    document = parse(text, { version: '1.1' });
+    // The first document counts, and of two like keys the last, as client-go reads it (clientcmd/api/latest).
+    document = readYaml(text)?.value;
   } catch (error) {
     throw new AgentError('InvalidConfig', `kubeconfig ${path}: not YAML: ${messageOf(error)}`, { cause: error });
   }
+  if (document === undefined) fail('', 'the file is empty');
   const root = new Fields(document, '', fail);
   const kind = root.string('kind');
   if (kind !== undefined && kind !== 'Config') fail('kind', `expected Config, found ${kind}`);
@@ -100,7 +104,7 @@ export function parseKubeconfig(text: string, path: string): KubeAuth {
   const tokenFile = user.string('tokenFile');
   const token = user.string('token');
   if (token !== undefined && /[\r\n]/.test(token.trim())) fail(user.at('token'), 'contains a line break');
-  const exec = user.has('exec') ? execPlugin(user.fields('exec'), base, fail) : undefined;
+  const exec = user.has('exec') ? execPlugin(user.fields('exec'), cluster, base, fail) : undefined;
   if (exec !== undefined && (token || tokenFile)) fail(user.at('exec'), 'cannot be set together with a token');
 
   return {
@@ -128,7 +132,7 @@ function serverUrl(cluster: Fields, fail: Fail): string {
   return `${url.origin}${url.pathname}`.replace(/\/+$/, '');
 }
 
-function execPlugin(fields: Fields, baseDir: string, fail: Fail): ExecPlugin {
+function execPlugin(fields: Fields, cluster: Fields, baseDir: string, fail: Fail): ExecPlugin {
   const apiVersion = fields.string('apiVersion');
   if (apiVersion !== 'client.authentication.k8s.io/v1' && apiVersion !== 'client.authentication.k8s.io/v1beta1') {
     return fail(fields.at('apiVersion'), `expected client.authentication.k8s.io/v1 or /v1beta1, found ${apiVersion ?? 'nothing'}`);
@@ -150,6 +154,7 @@ function execPlugin(fields: Fields, baseDir: string, fail: Fail): ExecPlugin {
     }),
     apiVersion,
     provideClusterInfo: fields.boolean('provideClusterInfo') ?? false,
+    clusterConfig: cluster.extension('client.authentication.k8s.io/exec'),
     installHint: fields.string('installHint') || undefined,
     baseDir,
   };
@@ -210,6 +215,13 @@ class Fields {
       if (item.string('name') === name) return new Fields(ownValue(item.#map, inner) ?? {}, `${field}[${name}].${inner}`, this.#fail);
     }
     return this.#fail(field, `has no entry named ${name}`);
+  }
+
+  /** The extension of this name of a list of {name, extension}; undefined when there is none. */
+  extension(name: string): unknown {
+    const entries = this.list('extensions').map((entry, i) => new Fields(entry, this.at(`extensions[${i}]`), this.#fail));
+    const found = entries.find((entry) => entry.string('name') === name);
+    return found === undefined ? undefined : (found.#map.extension ?? undefined);
   }
 
   /** `<field>-data` (base64, wins as in client-go) or `<field>` (a file). */
