@@ -6,6 +6,7 @@ import type { Clock } from '../base/clock.ts';
 import { AgentError, messageOf } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import type { Table } from '../base/table.ts';
+import { decodeFileText } from '../model/file-text.ts';
 import { type AgentPod, configFirstSeenAnnotation, podKey } from '../model/pod.ts';
 import { isBlank, ownersOf } from './manifest-owners.ts';
 import { type ManifestContext, parseManifest } from './static-pod.ts';
@@ -42,6 +43,8 @@ export interface StaticSource extends AsyncDisposable {
   drain(): Promise<void>;
   /** What is wrong with manifests now, by file or URL. */
   problems(): ReadonlyMap<string, string>;
+  /** What is no Pod and is passed over, by file or URL: a word for each. */
+  passedOver(): ReadonlyMap<string, string>;
 }
 
 const maxManifestBytes = 10 * 1024 * 1024;
@@ -60,6 +63,7 @@ interface FileState {
   /** Wall time, ms. */
   readonly modifiedAt: number;
   readonly warnings: readonly string[];
+  readonly passedOver: readonly string[];
   readonly error: string | undefined;
   /** When it was first found missing (mono, ms) while a copy beside it waits to take over. */
   readonly goneSince?: number;
@@ -199,16 +203,17 @@ export function startFileSource(options: FileSourceOptions): StaticSource {
       ({ text } = read);
       if (before !== undefined && before.pods.length > 0 && isBlank(text))
         throw new AgentError('InvalidManifest', `${file}: the file is blank`);
-      const { pods, warnings } = parse(file, text);
+      const { pods, warnings, passedOver } = parse(file, text);
       for (const warning of warnings) log.warn({ path: file }, warning);
-      return { text, good: text, pods, modifiedAt, warnings, error: undefined };
+      for (const word of passedOver) log.info({ path: file }, word);
+      return { text, good: text, pods, modifiedAt, warnings, passedOver, error: undefined };
     } catch (error) {
       const pods = before?.pods ?? [];
       const names = pods.map(podKey).join(', ');
       const message =
         messageOf(error) + (names === '' ? '' : `; what it held before runs on until the file is mended or removed: ${names}`);
       if (before?.error !== message) log.error({ path: file, err: message }, 'manifest cannot be used');
-      return { text, good: before?.good, pods, modifiedAt, warnings: [], error: message };
+      return { text, good: before?.good, pods, modifiedAt, warnings: [], passedOver: [], error: message };
     }
   }
 
@@ -262,7 +267,7 @@ export function startFileSource(options: FileSourceOptions): StaticSource {
       try {
         const { pods } = parse(file, text);
         // No text that a file can have: it is read anew.
-        files.set(file, { text: '\0', good: text, pods, modifiedAt: 0, warnings: [], error: undefined });
+        files.set(file, { text: '\0', good: text, pods, modifiedAt: 0, warnings: [], passedOver: [], error: undefined });
         for (const key of owns) owners.set(key, file);
       } catch (error) {
         log.warn({ path: file, err: messageOf(error) }, 'what was remembered of a manifest is of no use any more');
@@ -312,6 +317,8 @@ export function startFileSource(options: FileSourceOptions): StaticSource {
       }
       return found;
     },
+    passedOver: () =>
+      new Map([...files].flatMap(([file, state]) => (state.passedOver.length > 0 ? [[file, state.passedOver.join('; ')] as const] : []))),
     [Symbol.asyncDispose]: close,
   };
 }
@@ -372,7 +379,7 @@ async function readAtMost(file: string): Promise<{ text: string; modifiedAt: num
     await using handle = await open(file, 'r');
     const { size, mtimeMs } = await handle.stat();
     if (size > maxManifestBytes) throw new AgentError('InvalidManifest', `${file}: larger than ${maxManifestBytes} bytes`);
-    return { text: await handle.readFile('utf8'), modifiedAt: mtimeMs };
+    return { text: decodeFileText(await handle.readFile()), modifiedAt: mtimeMs };
   } catch (error) {
     if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
     throw error;

@@ -3,6 +3,7 @@ import { type Clock, pause } from '../base/clock.ts';
 import { AgentError, messageOf } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import type { Table } from '../base/table.ts';
+import { decodeFileText } from '../model/file-text.ts';
 import { type AgentPod, podKey } from '../model/pod.ts';
 import { keepFirstSeen, type StaticSource } from './file-source.ts';
 import { type ManifestContext, parseManifest } from './static-pod.ts';
@@ -42,12 +43,13 @@ export function startHttpSource(options: HttpSourceOptions): StaticSource {
   const { signal } = controller;
   let last: string | undefined;
   let problem: string | undefined;
+  let words: readonly string[] = [];
 
   async function look(): Promise<void> {
     const text = await fetchText();
     if (text === last) return;
     const { nodeName, unknownFields, allowApiReferences } = options;
-    const { pods, warnings } = parseManifest(text, {
+    const { pods, warnings, passedOver } = parseManifest(text, {
       origin: url,
       source: 'http',
       nodeName,
@@ -57,6 +59,8 @@ export function startHttpSource(options: HttpSourceOptions): StaticSource {
     });
     last = text;
     for (const warning of warnings) log.warn({ url }, warning);
+    for (const word of passedOver) log.info({ url }, word);
+    words = passedOver;
     const rows = new Map<string, PodSpecRow>();
     const names = new Set<string>();
     for (const pod of pods) {
@@ -90,7 +94,7 @@ export function startHttpSource(options: HttpSourceOptions): StaticSource {
     }
     if (statusCode !== 200) throw new AgentError('Unavailable', `${url}: HTTP status ${statusCode}`);
     if (size === 0) throw new AgentError('InvalidManifest', `zero-length data received from ${url}`);
-    return Buffer.concat(chunks).toString('utf8');
+    return decodeFileText(Buffer.concat(chunks));
   }
 
   async function run(): Promise<void> {
@@ -120,6 +124,7 @@ export function startHttpSource(options: HttpSourceOptions): StaticSource {
       table.replace([]);
     },
     problems: () => new Map(problem === undefined ? [] : [[url, problem]]),
+    passedOver: () => new Map(words.length === 0 ? [] : [[url, words.join('; ')]]),
     [Symbol.asyncDispose]: close,
   };
 }

@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto';
-import { parseAllDocuments } from 'yaml';
 import { AgentError } from '../base/errors.ts';
 import type { Pod, Toleration } from '../model/generated/api.ts';
 import { type AgentPod, configFirstSeenAnnotation, configHashAnnotation, configSourceAnnotation } from '../model/pod.ts';
 import { apiReference, checkShape, isMapping, validatePod } from './manifest-check.ts';
 import { withDefaults } from './manifest-defaults.ts';
+import { readEvery, readFirst } from './manifest-read.ts';
 
 export interface ManifestContext {
   /** Path of the file or the URL: part of the pods' identity, and named in every error. */
@@ -22,39 +22,27 @@ export interface ManifestContext {
 export interface Manifest {
   readonly pods: AgentPod[];
   /** Things accepted that deserve a line in the log. */
-  readonly warnings: string[];
+  readonly warnings: readonly string[];
+  /** What the file holds besides Pods, and that nobody wants to run. */
+  readonly passedOver: readonly string[];
 }
 
 /**
- * Reads a manifest (YAML 1.1 or JSON; one Pod, a PodList or a List of Pods) as this node's static pods: defaults, name, UID and annotations as the kubelet
+ * Reads a manifest (YAML or JSON; a Pod, a PodList or a List of Pods) as this node's static pods: defaults, name, UID and annotations as the kubelet
  * gives them (pkg/kubelet/config/common.go). Throws AgentError InvalidManifest naming the origin and each field that is wrong.
  */
 export function parseManifest(text: string, context: ManifestContext): Manifest {
   const fail = (problems: readonly string[]): never => {
     throw new AgentError('InvalidManifest', `${context.origin}: ${problems.join('; ')}`);
   };
-  // Timestamps stay text: Kubernetes' YAML gives strings for them too (sigs.k8s.io/yaml over goyaml.v2).
-  const documents = parseAllDocuments(text, {
-    version: '1.1',
-    merge: true,
-    uniqueKeys: true,
-    customTags: (tags) =>
-      tags.filter((tag) => tag !== 'timestamp' && !(typeof tag === 'object' && tag.tag === 'tag:yaml.org,2002:timestamp')),
-  });
-  const [first, ...others] = 'empty' in documents ? [] : documents;
-  const [syntaxError] = first?.errors ?? [];
-  if (syntaxError !== undefined) return fail([`not YAML: ${(syntaxError.message.split('\n')[0] ?? '').replace(/:$/, '')}`]);
-  const document = withoutNulls(first?.toJS({ maxAliasCount: 100 }));
-  if (document === undefined) return fail(['the file is empty: it should hold a Pod']);
-  const warnings: string[] = [];
-  // sigs.k8s.io/yaml reads the first document only, and says nothing.
-  const ignored = others.filter((d) => d.contents !== null).length;
-  if (ignored > 0)
-    warnings.push(`${context.origin}: only the first YAML document is used; put the other ${ignored} into files of their own`);
+  // Beside an API server a file means what it means to kubelet; by itself, what the person who put it there can mean.
+  const read = context.unknownFields === 'warn' ? readFirst(text, context.origin) : readEvery(text, context.origin);
+  const warnings = [...read.warnings];
   const problems: string[] = [];
   const pods: AgentPod[] = [];
-  for (const { item, at } of podsOf(document, fail)) {
-    const where = (problem: string): string => (at === '' ? problem : `${at}.${problem}`);
+  for (const { item: written, at } of read.items) {
+    const item = withoutNulls(written);
+    const where = (problem: string): string => `${at}${problem}`;
     const { pod, unknown, wrong } = checkShape(item);
     if (context.unknownFields === 'warn')
       warnings.push(...unknown.map((field) => `${context.origin}: ${where(field)}: unknown field, ignored`));
@@ -74,30 +62,7 @@ export function parseManifest(text: string, context: ManifestContext): Manifest 
       );
     pods.push(made);
   }
-  return problems.length > 0 ? fail(problems) : { pods, warnings };
-}
-
-function podsOf(document: unknown, fail: (problems: string[]) => never): { item: unknown; at: string }[] {
-  if (!isMapping(document)) return fail(['no Kubernetes object: the document is no mapping']);
-  const kindOf = (object: Record<string, unknown>): string => `${String(object.apiVersion ?? '(none)')} ${String(object.kind ?? '(none)')}`;
-  switch (kindOf(document)) {
-    case 'v1 Pod':
-      return [{ item: document, at: '' }];
-    case 'v1 PodList':
-    case 'v1 List': {
-      const items = document.items ?? [];
-      if (!Array.isArray(items)) return fail(['items: must be a list']);
-      return items.map((item: unknown, i) => {
-        // In a PodList the items need not say what they are.
-        const plain = document.kind === 'PodList' && isMapping(item) ? { apiVersion: 'v1', kind: 'Pod', ...item } : item;
-        if (!isMapping(plain) || kindOf(plain) !== 'v1 Pod')
-          return fail([`items[${i}]: only Pods can run from a manifest, not ${isMapping(plain) ? kindOf(plain) : 'this'}`]);
-        return { item: plain, at: `items[${i}]` };
-      });
-    }
-    default:
-      return fail([`only Pods can run from a manifest (apiVersion: v1, kind: Pod, PodList or List), not ${kindOf(document)}`]);
-  }
+  return problems.length > 0 ? fail(problems) : { pods, warnings, passedOver: read.passedOver };
 }
 
 function asStaticPod(pod: Pod, item: unknown, context: ManifestContext): AgentPod {

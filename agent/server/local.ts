@@ -44,6 +44,8 @@ export interface LocalStatus {
   readonly pressure: readonly string[];
   /** What is wrong with manifests. */
   readonly problems: readonly { readonly origin: string; readonly message: string }[];
+  /** What lies among the manifests and is no Pod. */
+  readonly passedOver: readonly { readonly origin: string; readonly message: string }[];
   readonly pods: readonly LocalPod[];
 }
 
@@ -72,6 +74,7 @@ export interface LocalServerOptions {
   readonly activity: (podUid: string) => LocalActivity | undefined;
   readonly events: (podUid: string) => readonly TrailEvent[];
   readonly problems: () => ReadonlyMap<string, string>;
+  readonly passedOver: () => ReadonlyMap<string, string>;
   readonly pressure: () => readonly string[];
   /** Lets go of all static pods, so that they end. */
   readonly drain: () => Promise<void>;
@@ -175,6 +178,7 @@ function statusOf(options: LocalServerOptions, startedAt: number): LocalStatus {
     manifests: options.manifests,
     pressure: options.pressure(),
     problems: [...options.problems()].map(([origin, message]) => ({ origin, message })),
+    passedOver: [...options.passedOver()].map(([origin, message]) => ({ origin, message })),
     pods,
   };
 }

@@ -113,6 +113,8 @@ export function describeStatus(status: LocalStatus, now: number): string {
       'Manifests that are not used, or not wholly:',
       ...status.problems.map(({ origin, message }) => `  ${told(origin, message)}`),
     );
+  if (status.passedOver.length > 0)
+    lines.push('', 'Passed over:', ...status.passedOver.map(({ origin, message }) => `  ${told(origin, message)}`));
   return `${lines.join('\n')}\n`;
 }
 

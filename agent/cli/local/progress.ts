@@ -75,6 +75,7 @@ function podBlock(status: LocalStatus): string[] {
       lines.push(`      … ${subject === '' ? '' : `${subject}: `}${message}`);
   }
   for (const { origin, message } of status.problems) lines.push(`  ✗ ${told(origin, message).split('\n')[0]}`);
+  for (const { origin, message } of status.passedOver) lines.push(`  - ${told(origin, message).split('\n')[0]}`);
   return lines;
 }
 
@@ -99,5 +100,6 @@ export function podNews(status: LocalStatus, seen: Set<string>): string[] {
     tell(`${uid} ${state}`, `  ${isSettled(local) ? '✓' : '…'} ${name}: ${state}${pod.status?.podIP ? `, ${pod.status.podIP}` : ''}`);
   }
   for (const { origin, message } of status.problems) tell(`${origin} ${message}`, `  ✗ ${told(origin, message)}`);
+  for (const { origin, message } of status.passedOver) tell(`${origin} ${message}`, `  - ${told(origin, message)}`);
   return lines;
 }

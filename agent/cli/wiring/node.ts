@@ -663,6 +663,7 @@ async function runParts(given: Config, log: Log, outer: AbortSignal, setup: Setu
     activity: (uid) => pods.activity(uid) ?? pods.awaitsAdmission(uid),
     events: (uid) => trail.of(uid),
     problems: () => staticSources.problems(),
+    passedOver: () => staticSources.passedOver(),
     pressure,
     drain: () => staticSources.drain(),
   });

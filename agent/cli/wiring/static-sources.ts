@@ -78,6 +78,7 @@ export function startStaticSources(
       await Promise.all(sources.map((source) => source.drain()));
     },
     problems: () => new Map(sources.flatMap((source) => [...source.problems()])),
+    passedOver: () => new Map(sources.flatMap((source) => [...source.passedOver()])),
     async [Symbol.asyncDispose]() {
       await Promise.all(sources.map((source) => source[Symbol.asyncDispose]()));
       await dispatcher?.destroy();

@@ -95,6 +95,7 @@ const status = (...pods: LocalPod[]): LocalStatus => ({
   manifests: '/manifests',
   pressure: [],
   problems: [],
+  passedOver: [],
   pods,
 });
 

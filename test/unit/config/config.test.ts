@@ -234,13 +234,48 @@ const cases: Case[] = [
     name: 'file with an unknown field',
     argv: ['--config=/c.yaml'],
     files: { '/c.yaml': `${header}maxPod: 3\nauthentication:\n  x508: {}\n` },
-    error: /unknown field "authentication.x508".*unknown field "maxPod"/s,
+    gives: (c) => [c.warnings, k(c).maxPods, k(c).authentication.anonymous.enabled],
+    want: [['/c.yaml: unknown field "authentication.x508", ignored', '/c.yaml: unknown field "maxPod", ignored'], 110, false],
   },
   {
     name: 'file with a duplicate field',
     argv: ['--config=/c.yaml'],
     files: { '/c.yaml': `${header}maxPods: 3\nmaxPods: 4\n` },
-    error: /unique/,
+    gives: (c) => [c.warnings, k(c).maxPods],
+    want: [['/c.yaml: line 4: the key "maxPods" stands more than once in the document; the last one counts'], 4],
+  },
+  {
+    name: 'a configuration of a newer cluster',
+    argv: ['--config=/c.yaml'],
+    files: {
+      '/c.yaml': `${header}maxPods: 3\nshinyNew: {deep: [1]}\nmemorySwap:\n  swapBehavior: NoSwap\n  swapTier: 2\nreservedMemory:\n- numaNode: 0\n  limits: {}\n  kind: x\n`,
+    },
+    error: /^reservedMemory of KubeletConfiguration is not supported/,
+  },
+  {
+    name: 'an unknown field beside a wrong one: the wrong one is the error',
+    argv: ['--config=/c.yaml'],
+    files: { '/c.yaml': `${header}shinyNew: 1\nmaxPods: many\n` },
+    error: /^\/c\.yaml: maxPods: Invalid input: expected number, received string$/,
+  },
+  {
+    name: 'an unknown feature gate is an error, as with kubelet',
+    argv: ['--config=/c.yaml'],
+    files: { '/c.yaml': `${header}featureGates: {ShinyNew: true}\n` },
+    error: /unrecognized feature gate: ShinyNew/,
+  },
+  {
+    name: 'the first document that holds something counts',
+    argv: ['--config=/c.yaml'],
+    files: { '/c.yaml': `---\n# kubeadm\n---\n${header}maxPods: 0777\n---\nkind: Other\n` },
+    gives: (c) => [c.warnings, k(c).maxPods],
+    want: [[], 511],
+  },
+  {
+    name: 'a file with nothing in it',
+    argv: ['--config=/c.yaml'],
+    files: { '/c.yaml': '---\n# nothing\n' },
+    error: /kubelet config file "\/c\.yaml" was empty/,
   },
   {
     name: 'file with a wrong type',
@@ -344,8 +379,22 @@ const cases: Case[] = [
   {
     name: 'a drop-in with an unknown field',
     argv: ['--config-dir=/d'],
-    files: { '/d/a.conf': `${header}maxPod: 1\n` },
-    error: /\/d\/a.conf: unknown field "maxPod"/,
+    files: { '/d/a.conf': `${header}maxPod: 1\nmaxPods: 5\nmaxPods: 6\n` },
+    gives: (c) => [c.warnings, k(c).maxPods],
+    want: [
+      [
+        '/d/a.conf: line 5: the key "maxPods" stands more than once in the document; the last one counts',
+        '/d/a.conf: unknown field "maxPod", ignored',
+      ],
+      6,
+    ],
+  },
+  {
+    name: 'a drop-in that is not named *.conf',
+    argv: ['--config-dir=/d'],
+    files: { '/d/20-a.yaml': `${header}maxPods: 1\n`, '/d/10-b.conf': `${header}maxPods: 2\n` },
+    gives: (c) => [c.warnings, k(c).maxPods],
+    want: [["/d/20-a.yaml is not read: drop-ins of the kubelet's configuration are named *.conf"], 2],
   },
   {
     name: 'a drop-in without kind',

@@ -305,7 +305,7 @@ describe('identities', () => {
     const exec = plugin(
       files.dir,
       `printf '%s\\n' "$KUBERNETES_EXEC_INFO" >>${files.dir}/runs; ${print} $(wc -l <${files.dir}/runs) "$(cat ${files.dir}/expiry)"`,
-      { provideClusterInfo: true },
+      { provideClusterInfo: true, clusterConfig: { audience: 'here' } },
     );
     writeFileSync(join(files.dir, 'expiry'), '2100-01-01T00:00:00Z');
     let valid = 't1';
@@ -320,6 +320,7 @@ describe('identities', () => {
     assert.equal(info.kind, 'ExecCredential');
     assert.equal(info.spec.interactive, false);
     assert.equal(info.spec.cluster.server, api.url);
+    assert.deepEqual(info.spec.cluster.config, { audience: 'here' });
     assert.equal(Buffer.from(info.spec.cluster['certificate-authority-data'], 'base64').toString(), api.caPem);
     valid = 't2';
     writeFileSync(join(files.dir, 'expiry'), '2000-01-01T00:00:00Z');
@@ -332,6 +333,16 @@ describe('identities', () => {
     await call();
     assert.equal(runs().length, 3, 'an expired credential is not used');
     assert.equal(api.seen.length, refusals + 1, 'nor sent');
+  });
+
+  test('an exec plugin whose credential has no expiry prints null for it', async () => {
+    using files = newDir();
+    await using api = await startFakeKubeApi();
+    api.answer = (r) => (r.headers.authorization === 'Bearer t' ? { status: 200, body: {} } : { status: 401 });
+    const exec = plugin(files.dir, credential({ token: 't', expirationTimestamp: null }));
+    await using client = createKubeClient({ auth: { ...api.auth, exec }, clock: systemClock, log: silentLog, userAgent: 'test' });
+    await client.get('/api/v1/nodes/n', signal);
+    assert.equal(api.seen.length, 1);
   });
 
   test('an exec plugin gives a client certificate', async () => {

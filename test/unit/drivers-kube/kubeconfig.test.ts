@@ -56,15 +56,34 @@ test('exec plugin', () => {
     provideClusterInfo: true,
     installHint: 'apt install login',
   };
-  assert.deepEqual(parseKubeconfig(config({ server: 'https://a' }, { exec }), '/x/config').exec, {
+  const cluster = {
+    server: 'https://a',
+    extensions: [
+      { name: 'other', extension: { x: 1 } },
+      { name: 'client.authentication.k8s.io/exec', extension: { audience: 'a', deep: { list: [1] } } },
+    ],
+  };
+  assert.equal(parseKubeconfig(config({ server: 'https://a' }, { exec }), '/x/config').exec?.clusterConfig, undefined);
+  assert.deepEqual(parseKubeconfig(config(cluster, { exec }), '/x/config').exec, {
     apiVersion: 'client.authentication.k8s.io/v1',
     command: './login',
     args: ['--x'],
     env: [{ name: 'A', value: '1' }],
     provideClusterInfo: true,
+    clusterConfig: { audience: 'a', deep: { list: [1] } },
     installHint: 'apt install login',
     baseDir: '/x',
   });
+});
+
+test('the first document that holds something counts, and the last of two like keys', () => {
+  const text = config({ server: 'https://a' });
+  for (const file of [
+    `---\n# made by hand\n---\n${text}---\nkind: Pod\n`,
+    `\ufeff${text.replaceAll('\n', '\r\n')}`,
+    text.replace('server:', 'server: https://b\n      server:'),
+  ])
+    assert.equal(parseKubeconfig(file, 'f').server, 'https://a');
 });
 
 test('a user may be missing from the context: the bootstrap of an insecure server', () => {
@@ -78,6 +97,7 @@ test('a user may be missing from the context: the bootstrap of an insecure serve
 
 const v1 = 'client.authentication.k8s.io/v1';
 const refused: { name: string; text: string; says: RegExp }[] = [
+  { name: 'nothing', text: '# nothing', says: /^kubeconfig \/f: the file is empty/ },
   { name: 'not YAML', text: 'a: [', says: /^kubeconfig \/f: not YAML/ },
   { name: 'a list', text: '- a', says: /^kubeconfig \/f: expected a mapping/ },
   { name: 'another kind', text: 'kind: Pod', says: /kind: expected Config, found Pod/ },

@@ -125,19 +125,26 @@ test('a bad file leaves the others alone, and what it held before runs on', asyn
   await until(table, () => shows(table, 'a-n1'));
 });
 
-test('what a file holds and does not run is told: a pod of a name that is taken, a second document', async (t) => {
+test('what a file holds and does not run is told: a pod of a name that is taken, a Service, a file that is no manifest', async (t) => {
   const path = folder(t);
   writeFileSync(join(path, 'a.json'), manifest('a'));
   writeFileSync(join(path, 'copy.json'), manifest('a', 'busybox:2'));
-  writeFileSync(join(path, 'two.yaml'), `${manifest('b')}\n---\n${manifest('c')}`);
+  writeFileSync(join(path, 'two.yaml'), `${manifest('b')}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: s}\n---\n${manifest('c')}`);
+  writeFileSync(join(path, 'README'), 'How to: run it\n');
+  writeFileSync(join(path, 'latin.yaml'), Buffer.from('a: 1\nb: Zürich\n', 'latin1'));
   const { table, source } = startFiles(path);
   await using _source = source;
-  await until(table, () => table.synced && shows(table, 'a-n1', 'b-n1'));
+  await until(table, () => table.synced && shows(table, 'a-n1', 'b-n1', 'c-n1'));
   assert.match(
     source.problems().get(join(path, 'copy.json')) ?? '',
     /pod default\/a-n1 does not run, because .*a\.json has one of this name/,
   );
-  assert.match(source.problems().get(join(path, 'two.yaml')) ?? '', /only the first YAML document is used/);
+  assert.match(source.problems().get(join(path, 'latin.yaml')) ?? '', /the byte 0xfc in line 2 is no UTF-8/);
+  assert.equal(source.problems().size, 2);
+  assert.deepEqual([...source.passedOver()].map(([, word]) => word.replace(path, '')).sort(), [
+    '/README is passed over: it is no manifest',
+    '/two.yaml: document 2: Service s is passed over: without a cluster only Pods run',
+  ]);
 });
 
 test('half a file saved ends nothing before the audit', async (t) => {

@@ -166,9 +166,81 @@ test('lists, and pods from a URL', () => {
   const pod = one(plain, { source: 'http', origin: 'http://127.0.0.1/pods' });
   assert.equal(pod.metadata.annotations?.['kubernetes.io/config.source'], 'http');
   assert.equal(pod.spec.tolerations, undefined);
-  assert.deepEqual(parseManifest(`${plain}---\n${plain}`, context).warnings, [
-    '/manifests/web.yaml: only the first YAML document is used; put the other 1 into files of their own',
+});
+
+const other = plain.replace('name: web', 'name: other');
+const service = 'apiVersion: v1\nkind: Service\nmetadata:\n  name: front\n';
+const inCluster: ManifestContext = { ...context, unknownFields: 'warn' };
+
+function taken(text: string, overrides: Partial<ManifestContext> = {}) {
+  const { pods, warnings, passedOver } = parseManifest(text, { ...context, ...overrides });
+  return { pods: pods.map((pod) => pod.metadata.name), warnings, passedOver };
+}
+
+test('beside an API server the first document counts, as with kubelet', () => {
+  const rest = '/manifests/web.yaml: only the first YAML document is used; put';
+  assert.deepEqual(taken(`${plain}---\n${other}`, inCluster), {
+    pods: ['web-node-1'],
+    warnings: [`${rest} the other 1 into files of their own`],
+    passedOver: [],
+  });
+  assert.deepEqual(taken(`${plain}---\na: [\n`, inCluster).warnings, [`${rest} the others into files of their own`]);
+  for (const text of [`---\n${plain}---\n`, `# License\n---\n---\n${plain}...\n`, `\ufeff${plain}`, plain.replaceAll('\n', '\r\n')])
+    assert.deepEqual(taken(text, inCluster), { pods: ['web-node-1'], warnings: [], passedOver: [] });
+  assert.throws(() => parseManifest(`${service}---\n${plain}`, inCluster), {
+    message: /only Pods can run from a manifest.*not v1 Service/,
+  });
+});
+
+test('beside an API server the last of two like keys counts, and a warning names file, line and key', () => {
+  const text = plain.replace('    image: busybox:1\n', '    image: busybox:1\n    image: busybox:2\n');
+  const { pods, warnings } = parseManifest(text, inCluster);
+  assert.equal(pods[0]?.spec.containers[0]?.image, 'busybox:2');
+  assert.deepEqual(warnings, [
+    '/manifests/web.yaml: line 9: the key "image" stands more than once in spec.containers[0]; the last one counts',
   ]);
+  assert.throws(() => parseManifest(text, context), {
+    code: 'InvalidManifest',
+    message: '/manifests/web.yaml: line 9: the key "image" stands more than once in spec.containers[0]',
+  });
+});
+
+test('by itself a file gives every Pod it holds, and a word for what else there is', () => {
+  assert.deepEqual(taken(`---\n# Source: web/templates/pod.yaml\n${plain}---\n${service}---\n# nothing\n---\n${other}---\n`), {
+    pods: ['web-node-1', 'other-node-1'],
+    warnings: [],
+    passedOver: ['/manifests/web.yaml: document 2: Service front is passed over: without a cluster only Pods run'],
+  });
+  const list = `apiVersion: v1\nkind: List\nitems:\n- ${plain.replaceAll('\n', '\n  ')}\n- ${service.replaceAll('\n', '\n  ')}\n`;
+  assert.deepEqual(taken(list), {
+    pods: ['web-node-1'],
+    warnings: [],
+    passedOver: ['/manifests/web.yaml: Service front is passed over: without a cluster only Pods run'],
+  });
+  assert.deepEqual(taken('replicas: 3\nimage: {tag: 1}\n', { origin: '/manifests/values.yaml' }).passedOver, [
+    '/manifests/values.yaml: is passed over: no Kubernetes object',
+  ]);
+  assert.throws(() => parseManifest(`${plain}---\n${other.replace('image:', 'imag:')}`, context), {
+    message: /document 2: spec\.containers\[0\]\.imag: unknown field; document 2: spec\.containers\[0\]\.image: required/,
+  });
+});
+
+test('by itself a file that is no manifest is passed over, whatever is in it', () => {
+  const word = ['/manifests/README.md is passed over: it is no manifest'];
+  for (const text of ['# Title\n\nText: with *stars* and `ticks`.\n', 'plain words', '', '- a\n- b\n', 'a: [', '\t\0'])
+    assert.deepEqual(taken(text, { origin: '/manifests/README.md' }), { pods: [], warnings: [], passedOver: word });
+  assert.deepEqual(taken(plain, { origin: '/manifests/web' }).pods, ['web-node-1']);
+  for (const text of ['', 'just words', '- a\n', 'a: [', 'apiVersion: v1\n', 'kind: Pod\nspec: {}\n', 'apiVersion: v1\nkind: pod\n'])
+    assert.throws(() => parseManifest(text, context), { code: 'InvalidManifest' }, text);
+});
+
+test('what looks like base 60, octal or a boolean means what it means to kubelet', () => {
+  const text = plain.replace(
+    '  name: web',
+    '  name: web\n  annotations:\n    mac: 02:42:ac:11:00:02\n    at: 12:30:45\n    ports: 2222:22',
+  );
+  const { annotations } = one(text).metadata;
+  assert.deepEqual([annotations?.mac, annotations?.at, annotations?.ports], ['02:42:ac:11:00:02', '12:30:45', '2222:22']);
 });
 
 const container = (rest: string): string => plain + rest.replace(/^/gm, '    ');
@@ -176,11 +248,11 @@ const spec = (rest: string): string => plain + rest.replace(/^/gm, '  ');
 
 const refused: readonly (readonly [what: string, text: string, problem: string])[] = [
   ['nothing', '', 'the file is empty: it should hold a Pod'],
-  ['broken YAML', 'a: [', 'Flow sequence in block collection must be sufficiently indented and end with a ] at line 1, column 5'],
+  ['broken YAML', 'a: [', 'not YAML: line 1: Flow sequence in block collection must be sufficiently indented and end with a ]'],
   [
     'another kind',
-    plain.replace('kind: Pod', 'kind: Deployment'),
-    'only Pods can run from a manifest (apiVersion: v1, kind: Pod, PodList or List), not v1 Deployment',
+    plain.replace('kind: Pod', 'kind: Pods'),
+    'only Pods can run from a manifest (apiVersion: v1, kind: Pod, PodList or List), not v1 Pods',
   ],
   ['no name', plain.replace('  name: web', '  labels: {a: b}'), 'metadata.name: required'],
   ['a bad name', plain.replace('name: web', 'name: Web_1'), 'metadata.name: "Web_1-node-1" is no name'],
