@@ -4,7 +4,9 @@ import { globSync, readFileSync } from 'node:fs';
 import { isBuiltin, stripTypeScriptTypes } from 'node:module';
 import { dirname, join, normalize, resolve } from 'node:path';
 import { describe, test } from 'node:test';
+import { kubernetesVersion as ours } from '../agent/model/kubernetes-version.ts';
 import { foreignKeyUses } from './foreign-keys.ts';
+import { kubernetesVersion } from './testbed/binaries.ts';
 
 const repository = resolve(import.meta.dirname, '..');
 
@@ -350,6 +352,16 @@ describe('architecture', () => {
       uses.map(({ file, line, text }) => `${file}:${line}: ${text}: ${why}`),
       [],
     );
+  });
+
+  test("Kubernetes' version is spelt once, and it is the one that the lab runs", () => {
+    const spelt = files.filter((file) =>
+      [...readFileSync(join(repository, file), 'utf8').matchAll(stringOrComment)].some(
+        ([token]) => !token.startsWith('/') && /\bv?1\.36\.\d/.test(token),
+      ),
+    );
+    assert.deepEqual(spelt, ['agent/model/kubernetes-version.ts']);
+    assert.equal(ours, kubernetesVersion);
   });
 
   test('each listed shell exists', () => {

@@ -2,7 +2,7 @@ import { writeFileSync } from 'node:fs';
 import { AgentError, messageOf } from '../base/errors.ts';
 import { askedFor, loadConfig } from '../config/config.ts';
 import { flagUsage } from '../config/flags.ts';
-import { kubeletVersion } from '../node/status.ts';
+import { kubernetesVersion } from '../model/kubernetes-version.ts';
 import { listFilesBelow, readText } from './files.ts';
 import { createLog } from './log.ts';
 import { runNode } from './wiring/node.ts';
@@ -23,7 +23,7 @@ async function runAs(processName: string, args: readonly string[], signal: Abort
         );
         return 0;
       case 'version':
-        process.stdout.write(`Kubernetes ${kubeletVersion} (keelson)\n`);
+        process.stdout.write(`Kubernetes ${kubernetesVersion} (keelson)\n`);
         return 0;
       default:
         break;

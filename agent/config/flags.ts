@@ -13,6 +13,7 @@ import {
   type Support,
   unsupported,
 } from './pflag.ts';
+import { removedFlags } from './removed-flags.ts';
 
 /** A field of KubeletConfiguration, dotted when it lies deeper. */
 type FieldPath = KubeletField | `${KubeletField}.${string}`;
@@ -224,6 +225,8 @@ const flags = flagTable([
   ),
   ...otherFlags,
   ...proxyFlags.map((name): Flag => ({ name, kind: 'string', support: proxyOnly, help: 'kube-proxy’s: not supported yet' })),
+  // Last: of a name that kube-proxy has too, kubelet's meaning counts.
+  ...removedFlags,
 ]);
 
 /** Parses the command line of `keelson run`. Throws AgentError InvalidFlag naming the flag. */

@@ -2,12 +2,10 @@ import type { Image, StatusResponse } from '../../cri-protos/generated/cri.ts';
 import { ownValue } from '../base/own.ts';
 import type { MachineFacts } from '../drivers/proc/machine.ts';
 import type { ContainerImage, NodeAddress, NodeCondition, NodeStatus } from '../model/generated/api.ts';
+import { kubernetesVersion } from '../model/kubernetes-version.ts';
 import { isExtendedResource } from '../model/resources.ts';
 import type { AddressPlan } from './addresses.ts';
 import { type Amounts, allocatableOf, machineCapacity, type ReservationConfig, reservationOf } from './capacity.ts';
-
-/** The version of Kubernetes whose kubelet we are to the cluster: checks of version skew compare it with the API server's. */
-export const kubeletVersion = 'v1.36.1';
 
 /** A runtime that has not answered well for this long is down (kubelet's maxWaitForContainerRuntime). */
 const runtimeDownAfterMs = 30_000;
@@ -106,7 +104,8 @@ export function planNodeStatus(input: StatusInput): StatusPlan {
       kernelVersion: machine.kernelVersion,
       osImage: machine.osImage,
       containerRuntimeVersion: `${runtime.name ?? before.nodeInfo?.containerRuntimeVersion.split('://')[0] ?? 'containerd'}://${runtimeVersion(runtime.version)}`,
-      kubeletVersion,
+      // Checks of version skew compare it with the API server's.
+      kubeletVersion: kubernetesVersion,
       // Deprecated and emptied by kubelet since 1.33 (DisableNodeKubeProxyVersion).
       kubeProxyVersion: '',
       operatingSystem: 'linux',

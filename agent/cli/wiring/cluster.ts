@@ -6,12 +6,13 @@ import { createKubeClient, type KubeClient } from '../../drivers/kube/client.ts'
 import { createEventRecorder, type EventRecorder } from '../../drivers/kube/events.ts';
 import { reflect } from '../../drivers/kube/reflector.ts';
 import type { Pod, RuntimeClass, Service } from '../../model/generated/api.ts';
+import { kubernetesVersion } from '../../model/kubernetes-version.ts';
 import { type AgentNode, type AgentPod, fromApi, isMirrorPod } from '../../model/pod.ts';
 import type { PodSpecRow } from '../../pods/worker.ts';
 import { ensureNodeCredentials, prepareClientRotation } from '../node-identity.ts';
 
 const clock = systemClock;
-export const userAgent = 'keelson/0.1.0 kubelet/v1.36.1';
+export const userAgent = `keelson/0.1.0 kubelet/${kubernetesVersion}`;
 
 /** The API server's side of the node; absent standalone. */
 export interface Cluster {

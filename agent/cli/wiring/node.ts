@@ -33,6 +33,7 @@ import type { Condition } from '../../eviction/thresholds.ts';
 import type { Eviction } from '../../eviction/worker.ts';
 import { startLogRotation } from '../../logs/worker.ts';
 import type { PodStatus, SubjectAccessReview, TokenRequest, TokenReview } from '../../model/generated/api.ts';
+import { kubernetesVersion } from '../../model/kubernetes-version.ts';
 import type { AgentPod } from '../../model/pod.ts';
 import { parseQuantity } from '../../model/quantity.ts';
 import { hostIPs } from '../../node/addresses.ts';
@@ -131,7 +132,7 @@ async function runParts(given: Config, log: Log, outer: AbortSignal, setup: Setu
   const { signal } = controller;
 
   await mkdir(kc.podLogsDir, { recursive: true, mode: 0o755 });
-  const metrics = createNodeMetrics(nodeName, 'v1.36.1', clock);
+  const metrics = createNodeMetrics(nodeName, kubernetesVersion, clock);
   const plainCri = stack.use(
     connectCri({
       endpoint: kc.containerRuntimeEndpoint,
