@@ -128,3 +128,10 @@ function ipv6Value(text: string): bigint {
 const pair = (high: string, low: string): string => (Number(high) * 256 + Number(low)).toString(16);
 const widthOf = (family: Family): number => (family === 'ip' ? 32 : 128);
 const compare = (a: bigint, b: bigint): number => (a < b ? -1 : a > b ? 1 : 0);
+
+/** True when the address (its text) lies in the CIDR (its text); false when either is unreadable. */
+export function addressIn(address: string, cidr: string): boolean {
+  const range = parseCidr(cidr);
+  const parsed = parseAddress(address);
+  return range !== undefined && parsed !== undefined && cidrContains(range, parsed);
+}

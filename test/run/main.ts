@@ -61,6 +61,13 @@ const stages: readonly Stage[] = [
     steps: [{ tests: 'test/unit/**/*.test.ts', concurrency: 2 }],
   },
   {
+    name: 'proxy',
+    says: 'Services by packets between network namespaces',
+    prepared: true,
+    limitMs: 5 * minute,
+    steps: [{ tests: 'test/proxy/*.test.ts', fileLimitMs: 3 * minute }],
+  },
+  {
     name: 'containerd',
     says: 'tests on real containerds',
     prepared: true,

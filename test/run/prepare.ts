@@ -33,6 +33,7 @@ const stages: Record<string, () => Promise<unknown>> = {
     await ensureTools({ openssl: 'openssl' });
     await ensureGo();
   },
+  proxy: () => ensureTools({ ...kernelTools, sysctl: 'procps' }),
   containerd: async () => {
     await ensureTools(kernelTools);
     await ensureRuntime('containerd-1.6');

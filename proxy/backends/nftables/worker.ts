@@ -1,0 +1,184 @@
+import { AgentError, hasCode } from '../../../agent/base/errors.ts';
+import type { Family } from '../../model/address.ts';
+import { type Backend, type BackendSettings, batchRefused } from '../backend.ts';
+import { adopt } from './adopt.ts';
+import { type ElementOp, isEmpty } from './batch.ts';
+import type { FrontendElements } from './elements.ts';
+import { type Layout, layout, layoutVersion, nodePortIps, tableName } from './layout.ts';
+import type { Netfilter, SetContent } from './netfilter.ts';
+import { type Committed, type LostEndpoints, sharedKey, stage } from './staging.ts';
+
+/** A dump of everything after a refusal, at most so often, ms: halving refuses many times in a row. */
+const doubtMs = 5000;
+
+/**
+ * The nftables backend of one family: a table of its own, `keelson-services`, and nothing of
+ * anybody else's. `netfilter` is closed with it.
+ */
+export function createNftables(family: Family, netfilter: Netfilter, mono: () => number): Backend {
+  const table = `table ${family} ${tableName}`;
+  let settings: BackendSettings | undefined;
+  let committed: Committed = emptyState(family, 0);
+  // Rules of the layout's chains, as nft words them: what an audit compares with.
+  let rules = new Map<string, string>();
+  let comparedAt = Number.NEGATIVE_INFINITY;
+
+  const contents = (given: BackendSettings): SetContent[] => [{ set: 'nodeport-ips', keys: nodePortIps(family, given) }];
+
+  async function open(given: BackendSettings, signal: AbortSignal): Promise<ReadonlySet<string>> {
+    settings = given;
+    const wanted = layout(family, given);
+    await define(wanted, given, signal);
+    const listing = await netfilter.read(true, signal);
+    if (listing === undefined) throw new AgentError('NftFailed', `${table} is gone as soon as it is made: somebody deletes it`);
+    const found = adopt(family, listing);
+    const chains = new Set(listing.chains.keys());
+    committed = { ...emptyState(family, given.masqueradeBit), frontends: found.frontends, shared: found.shared, chains };
+    rules = new Map(wanted.chains.map(({ name }) => [name, listing.chains.get(name) ?? '']));
+    await routeLoopback(given, signal);
+    return new Set(found.frontends.keys());
+  }
+
+  async function define(wanted: Layout, given: BackendSettings, signal: AbortSignal): Promise<void> {
+    const old = await netfilter.read(false, signal);
+    const outdated = old !== undefined && old.layout !== layoutVersion;
+    try {
+      await netfilter.define(wanted, contents(given), outdated, signal);
+    } catch (error) {
+      if (!hasCode(error, batchRefused)) throw error;
+      // Somebody changed our table so that it does not take our sets any more: it is made anew.
+      if (old === undefined || outdated) throw unsupported(error);
+      await netfilter.define(wanted, contents(given), true, signal).catch((again: unknown) => {
+        throw hasCode(again, batchRefused) ? unsupported(again) : again;
+      });
+    }
+  }
+
+  /** For the endpoints that node ports have already. */
+  async function routeLoopback(given: BackendSettings, signal: AbortSignal): Promise<void> {
+    if (family !== 'ip' || !given.nodePorts.localhost) return;
+    const nodePorts = [...committed.frontends].filter(([key]) => key.startsWith('ip|nodeport|'));
+    const slots = nodePorts.flatMap(([, { slots: cluster, localSlots }]) => [...cluster, ...localSlots]);
+    await netfilter.routeLoopbackTo([...new Set(slots.map((slot) => slot.split(' . ')[0] ?? ''))], signal);
+  }
+
+  async function apply(changes: Parameters<Backend['apply']>[0], signal: AbortSignal): Promise<void> {
+    const { batch, lost, commit } = stage(committed, changes);
+    if (family === 'ip' && settings?.nodePorts.localhost) await netfilter.routeLoopbackTo(nodePortEndpoints(batch.elements), signal);
+    if (!isEmpty(batch)) {
+      try {
+        await netfilter.apply(batch, signal);
+      } catch (error) {
+        if (hasCode(error, batchRefused)) await doubt(error, signal);
+        throw error;
+      }
+    }
+    commit();
+    if (lost.length > 0) await forgetClients(lost, signal);
+  }
+
+  /** A batch may be refused because somebody changed our table: then no Service is to blame. */
+  async function doubt(error: AgentError, signal: AbortSignal): Promise<void> {
+    if (mono() - comparedAt < doubtMs) return;
+    if (!(await audit('everything', signal)))
+      throw new AgentError('NftDrifted', `somebody changed ${table}: ${error.message}`, { cause: error });
+    comparedAt = mono();
+  }
+
+  async function audit(depth: 'structure' | 'everything', signal: AbortSignal): Promise<boolean> {
+    const listing = await netfilter.read(depth === 'everything', signal);
+    if (listing === undefined || [...rules].some(([name, text]) => listing.chains.get(name) !== text)) return false;
+    if ([...committed.chains].some((name) => !listing.chains.has(name))) return false;
+    if (depth === 'structure') return true;
+    const found = adopt(family, listing);
+    return (
+      found.frontends.size === committed.frontends.size &&
+      [...found.frontends].every(([key, row]) => sameElements(row, committed.frontends.get(key))) &&
+      found.shared.size === committed.shared.size &&
+      [...found.shared].every((key) => committed.shared.has(key))
+    );
+  }
+
+  /**
+   * Clients that were sent to endpoints which are gone choose anew. An element may expire between
+   * listing and deleting, which refuses the deletion: then the list is read again.
+   */
+  async function forgetClients(lost: readonly LostEndpoints[], signal: AbortSignal): Promise<void> {
+    for (let turn = 0; ; turn++) {
+      const clients = await netfilter.readSet('affinity', signal);
+      const elements = [...clients].flatMap(([key, value]): ElementOp[] => {
+        const [, daddr, ...port] = key.split(' . ');
+        const place = port.join(' . ');
+        const gone = lost.some(
+          ({ frontend, endpoints }) => endpoints.has(value ?? '') && (frontend === `${daddr} . ${place}` || frontend === place),
+        );
+        return gone ? [{ op: 'delete', set: 'affinity', key, value }] : [];
+      });
+      if (elements.length === 0) return;
+      try {
+        // One by one in the end: what expired is no reason to keep the others.
+        for (const part of turn < 3 ? [elements] : elements.map((each) => [each]))
+          await netfilter.apply({ family, chains: [], elements: part }, signal);
+        return;
+      } catch (error) {
+        if (!hasCode(error, batchRefused) || turn > 100) throw error;
+      }
+    }
+  }
+
+  return {
+    family,
+    name: 'nftables',
+    minIntervalMs: 0,
+    open,
+    apply,
+    audit,
+    async complete(signal) {
+      const elements = [...committed.shared]
+        .filter((key) => !committed.uses.has(key))
+        .map((text): ElementOp => {
+          const [set = '', ...key] = text.split(' ');
+          return { op: 'delete', set, key: key.join(' '), value: undefined };
+        });
+      if (elements.length > 0) await netfilter.apply({ family, chains: [], elements }, signal);
+      for (const element of elements) committed.shared.delete(sharedKey(element));
+      const cidrs = (settings?.serviceCidrs ?? []).filter((cidr) => cidr.family === family).map(({ text }) => text);
+      await netfilter.fill({ set: 'service-cidrs', keys: cidrs }, signal);
+    },
+    async configure(given, signal) {
+      settings = given;
+      const wanted = layout(family, given);
+      await netfilter.define(wanted, contents(given), false, signal);
+      const listing = await netfilter.read(false, signal);
+      rules = new Map(wanted.chains.map(({ name }) => [name, listing?.chains.get(name) ?? '']));
+      await routeLoopback(given, signal);
+    },
+    [Symbol.asyncDispose]: () => netfilter[Symbol.asyncDispose](),
+  };
+}
+
+/** Addresses that node ports begin to send to. */
+function nodePortEndpoints(elements: readonly ElementOp[]): string[] {
+  const added = elements.filter(({ op, set }) => op === 'add' && set.startsWith('nodeport-endpoints'));
+  return [...new Set(added.map(({ value }) => value?.split(' . ')[0] ?? ''))];
+}
+
+function unsupported(error: AgentError): AgentError {
+  return new AgentError('NftUnsupported', `nft does not take the rules of Services: ${error.message}`, { cause: error });
+}
+
+function emptyState(family: Family, markBit: number): Committed {
+  return { family, markBit, frontends: new Map(), uses: new Map(), shared: new Set(), chains: new Set() };
+}
+
+function sameElements(a: FrontendElements, b: FrontendElements | undefined): boolean {
+  if (b === undefined || a.verdicts.size !== b.verdicts.size) return false;
+  const sameList = (one: readonly string[], other: readonly string[]): boolean =>
+    one.length === other.length && one.every((value, index) => value === other[index]);
+  return (
+    [...a.verdicts].every(([set, value]) => b.verdicts.has(set) && b.verdicts.get(set) === value) &&
+    sameList(a.slots, b.slots) &&
+    sameList(a.localSlots, b.localSlots) &&
+    sameList([...a.sources].sort(), [...b.sources].sort())
+  );
+}
