@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { request } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -13,7 +13,9 @@ import { systemClock } from '../../agent/base/clock.ts';
 import { silentLog } from '../../agent/base/log.ts';
 import { type CriClient, connectCri } from '../../agent/drivers/cri/client.ts';
 import { readContainerLog } from '../../agent/drivers/logs/read.ts';
+import { openMounts } from '../../agent/drivers/mounts/mounts.ts';
 import type { AgentPod } from '../../agent/model/pod.ts';
+import { madeEnvironment } from '../../agent/pods/env-expand.ts';
 import { execAttempt } from '../../agent/probes/attempt.ts';
 import { createMetrics } from '../../agent/server/metrics.ts';
 import { type Server, startServer } from '../../agent/server/server.ts';
@@ -81,6 +83,14 @@ function insideTests(socket: string, cgroup: string, folder: string): void {
       },
     };
     sandbox = (await client.runPodSandbox({ config }, never)).pod_sandbox_id ?? '';
+    // An emptyDir that the container may only read, with a ConfigMap's file and a folder inside.
+    const volume = join(folder, 'volume');
+    const inner = join(folder, 'inner');
+    for (const path of [volume, inner]) mkdirSync(path);
+    writeFileSync(join(inner, 'app.conf'), 'of the ConfigMap\n');
+    const mounts = openMounts();
+    await mounts.makeMountPoint(volume, 'etc/app.conf', false, never);
+    await mounts.makeMountPoint(volume, 'conf', true, never);
     const created = await client.createContainer(
       {
         pod_sandbox_id: sandbox,
@@ -93,6 +103,15 @@ function insideTests(socket: string, cgroup: string, folder: string): void {
             'sh',
             '-c',
             'echo started; nc -ll -p 7000 -e cat & n=0; while [ ! -e /end ]; do if [ -e /say ]; then n=$((n+1)); rm /say; echo line $n; fi; sleep 0.05; done; echo over',
+          ],
+          envs: [
+            { key: 'SECRET', value: 'a=b "c"' },
+            { key: 'EMPTY', value: '' },
+          ],
+          mounts: [
+            { container_path: '/data', host_path: volume, readonly: true },
+            { container_path: '/data/etc/app.conf', host_path: join(inner, 'app.conf'), readonly: true },
+            { container_path: '/data/conf', host_path: inner, readonly: true },
           ],
           log_path: 'main.log',
           linux: { resources: { oom_score_adj: 1000 }, security_context: { run_as_user: { value: 0 } } },
@@ -262,6 +281,18 @@ function insideTests(socket: string, cgroup: string, folder: string): void {
     let text = '';
     for await (const chunk of response) text += String(chunk);
     assert.deepEqual([response.statusCode, text], [200, 'p\n']);
+  });
+
+  test('the runtime tells what environment a container was made with', async () => {
+    const { info } = await client.containerStatus({ container_id: container, verbose: true }, never);
+    const environment = madeEnvironment(info?.info);
+    assert.deepEqual([environment?.get('SECRET'), environment?.get('EMPTY'), environment?.get('PATH')], ['a=b "c"', '', undefined]);
+  });
+
+  test('what is mounted inside of a read-only mount is there', async () => {
+    const cmd = ['sh', '-c', 'cat /data/etc/app.conf /data/conf/app.conf; touch /data/x || echo read-only'];
+    const { stdout } = await client.execSync({ container_id: container, cmd, timeout: 5 }, never);
+    assert.equal(Buffer.from(stdout ?? []).toString(), 'of the ConfigMap\nof the ConfigMap\nread-only\n');
   });
 
   test('an exec probe that takes too long fails, and its command is ended', async () => {

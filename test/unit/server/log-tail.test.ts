@@ -57,7 +57,10 @@ function expectedTail(records: readonly Record[], lines: number): string {
 }
 
 test('the last lines of any log, however it is cut into pieces and files', async () => {
+  // What stands before a record and is none.
+  const junk = fc.constantFrom('', '', '', 'no record\n', '\n', '{"log":"cut\n', `${'y'.repeat(70_000)}\n`);
   const record = fc.record({
+    junk,
     stream: fc.constantFrom('stdout' as const, 'stdout' as const, 'stderr' as const),
     partial: fc.boolean(),
     // Some records span several of the blocks that are read at once.
