@@ -51,7 +51,7 @@ export interface RuntimeAnswer {
 /** The parts of the agent that the node room asks. */
 export interface NodeOptions {
   /** Absent: standalone; the Node is kept in memory only. */
-  readonly client: Pick<KubeClient, 'get' | 'create' | 'replace' | 'patch' | 'onReachable'> | undefined;
+  readonly client: Pick<KubeClient, 'get' | 'create' | 'replace' | 'patch' | 'onReachable' | 'noteRestored'> | undefined;
   /** The node's own object from a watch, keyed by name. Absent when standalone. */
   readonly watched: ReadonlyTable<AgentNode> | undefined;
   /** Read when deciding, so that a reload counts at once. */
@@ -536,6 +536,8 @@ export function startNode(options: NodeOptions): NodeRoom {
 
   async function leaseLoop(api: NonNullable<typeof client>): Promise<void> {
     let lease: Lease | undefined;
+    // The version of the last renewal: nobody else writes it so often, so that an older one tells of another history.
+    let renewed: string | undefined;
     let failures = 0;
     const collection = `/apis/coordination.k8s.io/v1/namespaces/${leaseNamespace}/leases`;
     const path = `${collection}/${encodeURIComponent(name)}`;
@@ -552,6 +554,10 @@ export function startNode(options: NodeOptions): NodeRoom {
         try {
           if (lease?.metadata?.ownerReferences?.some((o) => o.uid !== uid)) lease = undefined;
           lease ??= await readLease(api, path, call);
+          if (isOlderVersion(lease?.metadata?.resourceVersion, renewed)) {
+            renewed = undefined;
+            api.noteRestored();
+          }
           // A lease of a Node that was deleted meanwhile is about to be collected; it becomes this Node's.
           if (lease?.metadata?.ownerReferences?.some((o) => o.uid !== uid))
             lease = { ...lease, metadata: { ...lease.metadata, ownerReferences: [] } };
@@ -560,6 +566,7 @@ export function startNode(options: NodeOptions): NodeRoom {
             lease === undefined
               ? await api.create<Lease>(collection, body, signal, call)
               : await api.replace<Lease>(path, body, signal, call);
+          renewed = lease.metadata?.resourceVersion;
           if (failures > 0) log.info({ node: name, failures }, 'node lease renewed again');
           failures = 0;
         } catch (error) {

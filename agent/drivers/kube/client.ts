@@ -108,6 +108,10 @@ export interface KubeClient extends AsyncDisposable {
   readonly reachable: boolean;
   /** Calls `listener` each time the server answers after having been unreachable. */
   onReachable(listener: () => void): Disposable;
+  /** Tells that the server has gone back to an older state (an etcd restored from a snapshot): an object that only grows newer was found older than before. */
+  noteRestored(): void;
+  /** Calls `listener` each time that was found. */
+  onRestored(listener: () => void): Disposable;
   /** Reads certificate files again now; connections are replaced when they changed. */
   reload(): Promise<void>;
 }
@@ -159,6 +163,7 @@ export function createKubeClient(options: KubeClientOptions): KubeClient {
   const credentials = createCredentials(auth, clock, log);
   const limit = createRateLimit(clock, options.qps ?? 50, options.burst ?? 100);
   const reachableListeners = new Set<() => void>();
+  const restoredListeners = new Set<() => void>();
   let reachable = true;
   let toldUnreachable = false;
   let closed = false;
@@ -492,6 +497,14 @@ export function createKubeClient(options: KubeClientOptions): KubeClient {
     onReachable(listener) {
       reachableListeners.add(listener);
       return { [Symbol.dispose]: () => void reachableListeners.delete(listener) };
+    },
+    noteRestored() {
+      log.warn({ server: auth.server }, 'the API server shows older states than before: its etcd was restored; everything is read again');
+      for (const listener of [...restoredListeners]) listener();
+    },
+    onRestored(listener) {
+      restoredListeners.add(listener);
+      return { [Symbol.dispose]: () => void restoredListeners.delete(listener) };
     },
     reload,
     async [Symbol.asyncDispose]() {

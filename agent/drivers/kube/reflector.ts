@@ -95,6 +95,8 @@ export function reflect<T extends ApiObject, R = T>(options: ReflectOptions<T, R
   let watchListRefused = false;
   /** The last watch broke: the server may be back with an older state (an etcd that was restored), to which `version` says nothing. */
   let doubtful = false;
+  /** Ends the watch that is open. */
+  let breakOff: ((why: Error) => void) | undefined;
   let connected = false;
   let synced = false;
   let disconnectedSince: number | undefined = clock.mono();
@@ -181,7 +183,8 @@ export function reflect<T extends ApiObject, R = T>(options: ReflectOptions<T, R
 
   /**
    * Drops `version` when the server's history may not be the one that it is of: an API server takes a watch from a version in its future, and tells nothing
-   * until it gets there. What a selector narrows down is small, and is read whole; of others the server is asked how far it is.
+   * until it gets there. What a selector narrows down is small, and is read whole; of others the server is asked how far it is. (It may have got further than
+   * we were in its new history; then it is somebody's object that has become older, such as the node's lease, by which that is noticed.)
    */
   async function checkHistory(): Promise<void> {
     if (options.query?.fieldSelector !== undefined) version = undefined;
@@ -222,6 +225,7 @@ export function reflect<T extends ApiObject, R = T>(options: ReflectOptions<T, R
       failed ??= error;
       abort.abort(error);
     };
+    breakOff = fail;
     const checkSilence = (): void => {
       if (initial === undefined) return;
       const left = lastLineAt + initialSilenceMs - clock.mono();
@@ -309,6 +313,7 @@ export function reflect<T extends ApiObject, R = T>(options: ReflectOptions<T, R
       throw failed ?? error;
     } finally {
       silence?.[Symbol.dispose]();
+      breakOff = undefined;
       stream.signal.removeEventListener('abort', onAbort);
       if (openedAt !== undefined && clock.mono() - openedAt >= healthyAfterMs) failures = 0;
       // Only one that has come to its time ended for no other reason.
@@ -337,6 +342,10 @@ export function reflect<T extends ApiObject, R = T>(options: ReflectOptions<T, R
     using _reachable = client.onReachable(() => {
       const sleeping = wake;
       if (sleeping !== undefined) clock.after(200 * random(), sleeping);
+    });
+    using _restored = client.onRestored(() => {
+      version = undefined;
+      breakOff?.(new AgentError('Unavailable', `WATCH ${path}: the server has gone back to an older state`));
     });
     while (!signal.aborted) {
       try {

@@ -55,7 +55,10 @@ function fakeApi() {
       async replace<T>(path: string, body: unknown): Promise<T> {
         await enter(`PUT ${path}`);
         if (api.lease === undefined) throw new AgentError('NotFound', path);
-        api.lease = structuredClone(body) as Lease;
+        const lease = structuredClone(body) as Lease;
+        if (lease.metadata?.resourceVersion !== api.lease.metadata?.resourceVersion) throw new AgentError('Conflict', path);
+        lease.metadata = { ...lease.metadata, resourceVersion: String(++api.version) };
+        api.lease = lease;
         return structuredClone(api.lease) as T;
       },
       async patch<T>(path: string, body: unknown): Promise<T> {
@@ -77,6 +80,7 @@ function fakeApi() {
         api.set(node);
         return structuredClone(api.node) as T;
       },
+      noteRestored: () => void api.calls.push('restored'),
       onReachable(listener: () => void): Disposable {
         listeners.add(listener);
         return { [Symbol.dispose]: () => void listeners.delete(listener) };
@@ -350,4 +354,22 @@ test('what is read for an admission is known at once, and never goes back in tim
   // The watch lags.
   api.watched.set('n1', { ...api.node, metadata: { ...api.node.metadata, labels: {}, resourceVersion: '899' } });
   assert.equal(room.node()?.metadata.labels?.fresh, 'yes');
+});
+
+test('a lease that has become older tells that the server was restored, once', async () => {
+  const api = fakeApi();
+  const { room } = start(api);
+  await using _ = room;
+  const version = (): number => Number(api.lease?.metadata?.resourceVersion ?? 0);
+  await until('renewed', () => version() > 0);
+  const old = structuredClone(api.lease as Lease);
+  const first = version();
+  await until('renewed again', () => version() > first);
+  assert.ok(!api.calls.includes('restored'));
+  api.lease = old;
+  api.version = first;
+  await until('told', () => api.calls.includes('restored'));
+  await until('renewed from there', () => version() > first);
+  await systemClock.sleep(100, new AbortController().signal);
+  assert.equal(api.calls.filter((call) => call === 'restored').length, 1);
 });
