@@ -95,6 +95,8 @@ export interface ApplyDeps {
     signal: AbortSignal,
   ) => Promise<string[]>;
   readonly httpGet: HookDeps['httpGet'];
+  /** The node's own address, for hooks of pods on its network. */
+  readonly hostIp: () => string | undefined;
   readonly mountVolumes: (pod: AgentPod, signal: AbortSignal) => Promise<void>;
   readonly unmountVolumes: (uid: string, signal: AbortSignal) => Promise<void>;
   /** Removes the pod's folder; refuses while anything is mounted below it. */
@@ -362,6 +364,11 @@ function hookDeps(deps: ApplyDeps, pod: AgentPod, container: Container, id: stri
   };
 }
 
+/** Whom an HTTP hook asks. A runtime knows no address of a pod on the node's network: there kubelet's hooks fail, and its probes do not. */
+function hookAddress(deps: ApplyDeps, pod: AgentPod, runtime: RuntimePod): string | undefined {
+  return pod.spec.hostNetwork === true ? deps.hostIp() : runtime.sandboxes[0]?.ips[0];
+}
+
 async function postStart(
   deps: ApplyDeps,
   pod: AgentPod,
@@ -373,7 +380,7 @@ async function postStart(
   const handler = container.lifecycle?.postStart;
   if (handler === undefined) return;
   try {
-    await runHook(hookDeps(deps, pod, container, id), pod, container, id, runtime.sandboxes[0]?.ips[0], handler, signal);
+    await runHook(hookDeps(deps, pod, container, id), pod, container, id, hookAddress(deps, pod, runtime), handler, signal);
   } catch (error) {
     if (signal.aborted) throw error;
     const path = fieldPathOf(pod, container.name);
@@ -414,7 +421,7 @@ async function preStop(
     pod,
     container,
     action.id,
-    runtime.sandboxes[0]?.ips[0],
+    hookAddress(deps, pod, runtime),
     handler,
     signal,
   ).catch((error: unknown) => {

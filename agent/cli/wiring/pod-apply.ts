@@ -200,6 +200,7 @@ export function createPodApply(options: PodApplyOptions): PodsOptions['apply'] &
     cri,
     clock,
     httpGet,
+    hostIp: () => options.hostIps()[0],
     expandHook: commands.expandHook,
     expandProbe: commands.expandProbe,
     log: options.log,

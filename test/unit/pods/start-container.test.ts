@@ -108,3 +108,48 @@ for (const [name, spec, state, id] of targets) {
     else assert.equal(targetOf(debug(spec), 'd', runtime), id);
   });
 }
+
+test("an HTTP hook asks the pod's address, and the node's where the pod is on its network", async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'start-container-'));
+  try {
+    for (const [hostNetwork, address] of [
+      [false, '10.0.0.7'],
+      [true, '192.0.2.1'],
+    ] as const) {
+      const asked: string[] = [];
+      const deps: Partial<ApplyDeps> = {
+        clock: systemClock,
+        podLogsDir: join(folder, 'logs'),
+        containerLogsDir: join(folder, 'links'),
+        recordEvent: () => undefined,
+        sandboxConfig: async () => ({}),
+        containerConfig: async () => ({ log_path: 'a/0.log' }),
+        containerActuated: () => undefined,
+        hostIp: () => '192.0.2.1',
+        httpGet: async (_action, _container, podIp) => void asked.push(podIp),
+        cri: { createContainer: async () => ({ container_id: 'a-0' }), startContainer: async () => ({}) } as unknown as ApplyDeps['cri'],
+      };
+      const lifecycle = { postStart: { httpGet: { port: 80 } } };
+      const runtime = runtimePod();
+      const sandboxes = runtime.sandboxes.map((each) => ({ ...each, ips: hostNetwork ? [] : ['10.0.0.7'] }));
+      await applyAction(
+        deps as ApplyDeps,
+        pod({ hostNetwork, containers: [container('a', { lifecycle })] }),
+        { ...runtime, sandboxes },
+        {
+          kind: 'startContainer',
+          container: 'a',
+          containerKind: 'app',
+          attempt: 0,
+          sandboxId: 's0',
+          imageRef: 'r',
+          previousEnd: undefined,
+        },
+        new AbortController().signal,
+      );
+      assert.deepEqual(asked, [address]);
+    }
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});

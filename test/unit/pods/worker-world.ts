@@ -112,6 +112,7 @@ export function startWorld({ wants = [], holds = [], cri, apply, options }: Stor
       podResources: never,
       expandHook: async (_pod, _container, _id, command) => [...command],
       httpGet: never,
+      hostIp: () => undefined,
       mountVolumes: never,
       unmountVolumes: never,
       removePodDir: never,
