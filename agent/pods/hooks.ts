@@ -3,6 +3,7 @@ import { AgentError, hasCode, messageOf } from '../base/errors.ts';
 import { joinHostPort } from '../base/net-errors.ts';
 import { resolveContainerPort } from '../model/container-port.ts';
 import type { Container, HTTPGetAction, LifecycleHandler } from '../model/generated/api.ts';
+import { kubeUserAgent } from '../model/kubernetes-version.ts';
 import type { AgentPod } from '../model/pod.ts';
 
 export interface HookDeps {
@@ -74,7 +75,7 @@ export async function runHook(
   }
 }
 
-const userAgent = 'kube-lifecycle/1.36';
+const userAgent = kubeUserAgent('lifecycle');
 
 async function httpHook(
   deps: HookDeps,

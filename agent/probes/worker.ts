@@ -5,6 +5,7 @@ import { startLoop } from '../base/loop.ts';
 import { type ReadonlyTable, Table } from '../base/table.ts';
 import { resolveContainerPort } from '../model/container-port.ts';
 import type { Container, Probe } from '../model/generated/api.ts';
+import { kubeUserAgent } from '../model/kubernetes-version.ts';
 import type { AgentPod } from '../model/pod.ts';
 import { type Attempt, type ExecSync, execAttempt, grpcAttempt, tcpAttempt } from './attempt.ts';
 import { createBudget } from './budget.ts';
@@ -71,7 +72,7 @@ const attemptsOnError = 3;
 const defaultExecConcurrency = 10;
 // To begin a command is what costs the runtime; most are over within this.
 const execHoldMs = 1000;
-const userAgent = 'kube-probe/1.36';
+const userAgent = kubeUserAgent('probe');
 const titles: Readonly<Record<ProbeKind, string>> = { startup: 'Startup', readiness: 'Readiness', liveness: 'Liveness' };
 
 interface Instance {

@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { httpGetRequest } from '../../../agent/drivers/http/request.ts';
 import { resolveContainerPort } from '../../../agent/model/container-port.ts';
 import type { Container } from '../../../agent/model/generated/api.ts';
+import { kubeUserAgent } from '../../../agent/model/kubernetes-version.ts';
 
 const container: Container = { name: 'c', ports: [{ name: 'web', containerPort: 8080 }] };
 
@@ -15,7 +16,7 @@ test('ports by number, name, or number in a string', () => {
 });
 
 test('what an httpGet asks for', () => {
-  const ask = (action: object) => httpGetRequest({ port: 80, ...action }, container, '10.0.0.1', 'kube-probe/1.36');
+  const ask = (action: object) => httpGetRequest({ port: 80, ...action }, container, '10.0.0.1', kubeUserAgent('probe'));
   const agent = ['User-Agent', 'kube-probe/1.36'];
   const accept = ['Accept', '*/*'];
   const close = ['Connection', 'close'];
