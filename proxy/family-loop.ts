@@ -76,6 +76,8 @@ export function createFamilyLoop(options: FamilyLoopOptions): FamilyLoop {
   let failing = false;
   let lastCommitAt: number | undefined;
   let waitingSince: number | undefined;
+  // Of what the transaction in flight is about; what arrives meanwhile has a time of its own.
+  let inFlightSince: number | undefined;
   let nextAuditAt = 0;
   let nextFullAuditAt = 0;
   let notBefore = 0;
@@ -109,7 +111,7 @@ export function createFamilyLoop(options: FamilyLoopOptions): FamilyLoop {
   async function transact(batches: readonly ServiceChanges[], signal: AbortSignal): Promise<void> {
     const startedAt = clock.mono();
     const changes = batches.reduce((sum, batch) => sum + batch.changes.length, 0);
-    const since = waitingSince;
+    inFlightSince = waitingSince ?? startedAt;
     if (dirty.size === 0) waitingSince = undefined;
     const end = (outcome: TransactionEnd['outcome']): void => {
       notBefore = startedAt + backend.minIntervalMs;
@@ -126,11 +128,15 @@ export function createFamilyLoop(options: FamilyLoopOptions): FamilyLoop {
       const { refused } = await applyHalving(batches, (each) => backend.apply(each, signal), onApplied);
       for (const { batch, error } of refused) refuse(batch.service, error.message);
       lastCommitAt = clock.mono();
+      // One transaction does not hold everything.
+      if (state.hasNext(excluded)) waitingSince = inFlightSince;
       end(refused.length > 0 ? 'partlyRefused' : 'applied');
     } catch (error) {
-      waitingSince = since ?? waitingSince;
+      waitingSince = inFlightSince;
       end('failed');
       throw error;
+    } finally {
+      inFlightSince = undefined;
     }
   }
 
@@ -168,6 +174,7 @@ export function createFamilyLoop(options: FamilyLoopOptions): FamilyLoop {
         backendEvent('ProxyRulesRepaired', `${backend.name}: the rules of Services were changed by somebody else, and are made anew`),
       );
       phase = 'closed';
+      waitingSince ??= clock.mono();
     }
   }
 
@@ -213,6 +220,7 @@ export function createFamilyLoop(options: FamilyLoopOptions): FamilyLoop {
         return again;
       } catch (error) {
         phase = 'closed';
+        waitingSince ??= clock.mono();
         if (!failing && !signal.aborted) onEvent(backendEvent('ProxyBackendFailed', `${backend.name}: ${messageOf(error)}`));
         failing = true;
         throw error;
@@ -226,7 +234,7 @@ export function createFamilyLoop(options: FamilyLoopOptions): FamilyLoop {
       return lastCommitAt;
     },
     get waitingSince() {
-      return waitingSince;
+      return inFlightSince ?? waitingSince;
     },
   };
 }

@@ -55,6 +55,7 @@ export interface FamilyHealth {
   readonly lastCommitAt: number | undefined;
   /** Since when the oldest change waits to be programmed; undefined while none does. */
   readonly waitingSince: number | undefined;
+  /** Goes through all frontends when it is read. */
   readonly counts: FamilyCounts;
 }
 
@@ -180,8 +181,13 @@ export function startProxy(options: ProxyOptions): Proxy {
     health(family) {
       const each = loops.get(family);
       if (each === undefined) return undefined;
-      const { synced, lastCommitAt, waitingSince, state } = each;
-      return { synced, lastCommitAt, waitingSince, counts: state.counts() };
+      const { synced, lastCommitAt, waitingSince } = each;
+      return {
+        ...{ synced, lastCommitAt, waitingSince },
+        get counts() {
+          return each.state.counts();
+        },
+      };
     },
     updateNode(changed) {
       const before = node;

@@ -6,7 +6,7 @@ import { createNft } from '../../proxy/backends/nftables/nft.ts';
 import { createNftables } from '../../proxy/backends/nftables/worker.ts';
 import { type Client, type Contract, contracts, type Probe, servers } from './contract.ts';
 import { drive } from './drive.ts';
-import { addresses, createNetwork, type Network, type Place } from './network.ts';
+import { addresses, createNetwork, type Network, networkFiles, type Place } from './network.ts';
 
 const places: Record<Client, Place> = { node: 'node', 'pod-a': 'pod-a', 'pod-b': 'pod-b', outside: 'outside', guest: 'outside' };
 /** Enough for each of three endpoints to have its turn, but once in fifty thousand runs. */
@@ -48,14 +48,11 @@ async function reached({ from, to, protocol = 'tcp' }: Probe): Promise<{ is: str
 const nodeAddresses = new Set(['172.30.0.2', '10.244.1.1', '127.0.0.1', 'fd30::2']);
 
 const nftablesOn = (family: Contract['family'] = 'ip') =>
-  createNftables(family, createNft(family, { clock: systemClock, command: [...network.inside('node'), 'nft'], files }), () =>
-    performance.now(),
+  createNftables(
+    family,
+    createNft(family, { clock: systemClock, command: [...network.inside('node'), 'nft'], files: networkFiles(network) }),
+    () => performance.now(),
   );
-
-const files = {
-  read: async (path: string) => network.run('node', 'cat', path),
-  write: async (path: string, text: string) => void network.run('node', 'sh', '-c', `echo ${text} > ${path}`),
-};
 
 describe('nftables, by packets', () => {
   before(async () => {

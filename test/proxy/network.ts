@@ -2,6 +2,7 @@
 // and somebody outside, on one wire. Needs root; nothing of it touches the machine's own network.
 import { type ChildProcessWithoutNullStreams, execFileSync, spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
+import type { NetworkFiles } from '../../proxy/backends/localnet.ts';
 import type { PeerAnswer, PeerRequest } from './peer.ts';
 
 export type Place = 'node' | 'pod-a' | 'pod-b' | 'far' | 'outside';
@@ -30,6 +31,14 @@ export interface Network extends AsyncDisposable {
   inside(place: Place): string[];
   run(place: Place, ...argv: string[]): string;
   ask(place: Place, request: PeerRequest): Promise<readonly PeerAnswer[]>;
+}
+
+/** Files of the node's namespace. */
+export function networkFiles(network: Network): NetworkFiles {
+  return {
+    read: async (path) => network.run('node', 'cat', path),
+    write: async (path, text) => void network.run('node', 'sh', '-c', `echo ${text} > ${path}`),
+  };
 }
 
 const places: readonly Place[] = ['node', 'pod-a', 'pod-b', 'far', 'outside'];

@@ -1,0 +1,227 @@
+// What changes, restarts and failures do to connections: nftables on the kernel of this machine, by real packets.
+import assert from 'node:assert/strict';
+import { after, before, beforeEach, describe, test } from 'node:test';
+import { systemClock } from '../../agent/base/clock.ts';
+import { createNft } from '../../proxy/backends/nftables/nft.ts';
+import { createNftables } from '../../proxy/backends/nftables/worker.ts';
+import { anEndpoint, aService, aSlice } from '../fakes/services.ts';
+import { drive } from './drive.ts';
+import { addresses, createNetwork, type Network, networkFiles, type Place } from './network.ts';
+
+let network: Network;
+const nft = () => createNft('ip', { clock: systemClock, command: [...network.inside('node'), 'nft'], files: networkFiles(network) });
+const nftables = () => createNftables('ip', nft(), () => performance.now());
+
+const a = (state: 'ready' | 'notReady' = 'ready') => anEndpoint(addresses['pod-a'], { node: 'node', state });
+const b = (state: 'ready' | 'notReady' = 'ready') => anEndpoint(addresses['pod-b'], { node: 'node', state });
+const far = () => anEndpoint(addresses['far-pod']);
+
+async function answers(from: Place, address: string, port: number, count: number): Promise<string[]> {
+  const given = await network.ask(from, { do: 'connect', protocol: 'tcp', address, port, count, timeoutMs: 700 });
+  return given.map(({ said }) => said.split(':')[0] ?? '');
+}
+
+const ruleset = (): string => network.run('node', 'nft', 'list', 'ruleset');
+
+describe('nftables under change', () => {
+  before(async () => {
+    network = await createNetwork();
+    for (const [place, address] of [
+      ['pod-a', addresses['pod-a']],
+      ['pod-b', addresses['pod-b']],
+      ['far', addresses['far-pod']],
+      ['node', addresses.node],
+    ] as const)
+      for (const protocol of ['tcp', 'udp'] as const) await network.ask(place, { do: 'serve', protocol, address, port: 8080 });
+  });
+  beforeEach(() => void network.run('node', 'nft', 'flush', 'ruleset'));
+  after(async () => await network[Symbol.asyncDispose]());
+
+  const sticky = { sessionAffinity: 'ClientIP', sessionAffinityConfig: { clientIP: { timeoutSeconds: 2 } } };
+
+  test('affinity: one endpoint per client, another at once when it goes, a free choice after the time (kubernetes#110302, #103000)', async () => {
+    await using driven = await drive(nftables(), { objects: [aService({ spec: sticky }), aSlice([a(), b()])] });
+    const [first = '', ...others] = await answers('outside', '10.96.0.1', 80, 20);
+    assert.deepEqual(new Set(others), new Set([first]));
+    // The one it has turns unready while the client goes on.
+    const connecting = answers('outside', '10.96.0.1', 80, 200);
+    driven.set(aSlice(first === addresses['pod-a'] ? [a('notReady'), b()] : [a(), b('notReady')]));
+    await driven.settled();
+    const after = await answers('outside', '10.96.0.1', 80, 20);
+    assert.deepEqual(new Set(after), new Set([first === addresses['pod-a'] ? addresses['pod-b'] : addresses['pod-a']]));
+    assert.deepEqual(
+      (await connecting).filter((each) => !each.startsWith('10.244.')),
+      [],
+    );
+    // A third comes: nobody moves.
+    driven.set(aSlice([a(), b(), far()]));
+    await driven.settled();
+    assert.deepEqual(new Set(await answers('outside', '10.96.0.1', 80, 20)), new Set(after));
+    const free = new Set<string>();
+    for (let turn = 0; turn < 8 && free.size < 2; turn++) {
+      await systemClock.sleep(2300, new AbortController().signal);
+      for (const each of await answers('outside', '10.96.0.1', 80, 1)) free.add(each);
+    }
+    assert.ok(free.size > 1, `always ${[...free]}`);
+    // Off and on again leaves nothing of before.
+    driven.set(aService());
+    await driven.settled();
+    assert.doesNotMatch(network.run('node', 'nft', 'list', 'map', 'ip', 'keelson-services', 'affinity'), /elements/);
+  });
+
+  for (const [name, port, service] of [
+    ['by node port', 30080, { type: 'NodePort' }],
+    ['by node port with Local policy', 30080, { type: 'NodePort', externalTrafficPolicy: 'Local' }],
+  ] as const)
+    test(`affinity ${name}`, async () => {
+      const object = aService({ spec: { ...service, ...sticky }, ports: [{ name: 'http', port: 80, nodePort: 30080 }] });
+      await using _driven = await drive(nftables(), { objects: [object, aSlice([a(), b()])] });
+      assert.equal(new Set(await answers('outside', addresses.node, port, 20)).size, 1);
+    });
+
+  test('affinity with endpoints in the host network', async () => {
+    const host = anEndpoint(addresses.node, { node: 'node' });
+    await using _driven = await drive(nftables(), { objects: [aService({ spec: sticky }), aSlice([a(), host])] });
+    for (const place of ['pod-b', 'node'] as const) assert.equal(new Set(await answers(place, '10.96.0.1', 80, 20)).size, 1, place);
+  });
+
+  test('a restart, an audit and unrelated changes break no connection and move no element', async () => {
+    const objects = [aService(), aSlice([a(), b(), far()])];
+    {
+      await using _first = await drive(nftables(), { objects });
+    }
+    const rules = ruleset();
+    const connecting = answers('pod-a', '10.96.0.1', 80, 400);
+    await using driven = await drive(nftables(), { objects });
+    driven.proxy.audit('ip');
+    for (let index = 0; index < 20; index++) driven.set(aService({ name: `other${index}`, spec: { clusterIP: `10.96.1.${index}` } }));
+    await driven.settled();
+    for (let index = 0; index < 20; index++) driven.deleteService(`default/other${index}`);
+    await driven.settled();
+    assert.deepEqual(
+      (await connecting).filter((each) => !each.startsWith('10.244.')),
+      [],
+    );
+    assert.equal(ruleset(), rules);
+    assert.deepEqual(driven.events, []);
+  });
+
+  test('a rolling update: no connection fails while endpoints come and go', async () => {
+    await using driven = await drive(nftables(), { objects: [aService(), aSlice([a(), b()])] });
+    const connecting = answers('outside', '10.96.0.1', 80, 800);
+    for (let turn = 0; turn < 150; turn++) {
+      driven.set(aSlice(turn % 3 === 0 ? [a()] : turn % 3 === 1 ? [b(), far()] : [a(), b(), far()]));
+      await driven.settled();
+    }
+    assert.deepEqual(
+      (await connecting).filter((each) => !each.startsWith('10.244.')),
+      [],
+    );
+  });
+
+  test('what somebody flushed is there again after the audit, and told', async () => {
+    await using driven = await drive(nftables(), { objects: [aService(), aSlice([a()])] });
+    network.run('node', 'nft', 'flush', 'ruleset');
+    assert.deepEqual(await answers('outside', '10.96.0.1', 80, 1), ['timeout']);
+    driven.proxy.audit('ip');
+    const until = performance.now() + 5000;
+    while (driven.events.length === 0 && performance.now() < until) await systemClock.sleep(5, new AbortController().signal);
+    await driven.settled();
+    assert.deepEqual(await answers('outside', '10.96.0.1', 80, 1), [addresses['pod-a']]);
+    assert.deepEqual(
+      driven.events.map(({ reason }) => reason),
+      ['ProxyRulesRepaired'],
+    );
+  });
+
+  test('a change after somebody flushed blames no Service, and all come back', async () => {
+    await using driven = await drive(nftables(), { objects: [aService(), aSlice([a()])] });
+    network.run('node', 'nft', 'flush', 'ruleset');
+    driven.set(aService({ name: 'other', spec: { clusterIP: '10.96.0.2' } }), aSlice([a()], { service: 'other' }));
+    await driven.settled();
+    assert.deepEqual(await answers('outside', '10.96.0.1', 80, 1), [addresses['pod-a']]);
+    assert.deepEqual(await answers('outside', '10.96.0.2', 80, 1), [addresses['pod-a']]);
+    assert.deepEqual(
+      driven.events.map(({ reason }) => reason),
+      ['ProxyBackendFailed'],
+    );
+  });
+
+  test('the younger claimant takes over within 50 ms', async () => {
+    const balancer = (name: string, created: string, clusterIP: string) =>
+      aService({ name, created, spec: { clusterIP }, ingress: ['192.0.2.80'] });
+    const objects = [
+      balancer('old', '2026-01-01T00:00:00Z', '10.96.0.1'),
+      balancer('young', '2026-01-02T00:00:00Z', '10.96.0.2'),
+      aSlice([a()], { service: 'old' }),
+      aSlice([b()], { service: 'young' }),
+    ];
+    await using driven = await drive(nftables(), { objects });
+    assert.deepEqual(new Set(await answers('outside', '192.0.2.80', 80, 50)), new Set([addresses['pod-a']]));
+    const from = performance.now();
+    driven.deleteService('default/old');
+    await driven.settled();
+    const took = performance.now() - from;
+    assert.deepEqual(new Set(await answers('outside', '192.0.2.80', 80, 50)), new Set([addresses['pod-b']]));
+    assert.ok(took < 50, `${took} ms`);
+  });
+
+  test('another’s rules are not touched, and nothing of ours is left after cleanup', async () => {
+    network.run('node', 'nft', 'add table ip other; add chain ip other c; add rule ip other c counter');
+    const before = ruleset();
+    {
+      await using _driven = await drive(nftables(), { objects: [aService(), aSlice([a()])] });
+    }
+    await using table = nft();
+    await table.remove(new AbortController().signal);
+    await table.remove(new AbortController().signal);
+    assert.equal(ruleset(), before);
+  });
+
+  test('a bit of the mark that is not ours survives', async () => {
+    network.run(
+      'node',
+      'nft',
+      'add table ip other; add chain ip other pre { type filter hook prerouting priority -200; }; add rule ip other pre ip daddr 10.96.0.1 meta mark set 0x1; add chain ip other post { type filter hook postrouting priority 300; }; add rule ip other post ip daddr 10.244.1.10 meta mark 0x1 counter',
+    );
+    await using _driven = await drive(nftables(), { objects: [aService(), aSlice([a()])] });
+    assert.deepEqual(await answers('outside', '10.96.0.1', 80, 3), Array(3).fill(addresses['pod-a']));
+    assert.match(network.run('node', 'nft', 'list', 'chain', 'ip', 'other', 'post'), /counter packets [1-9]/);
+  });
+
+  test('a thousand Services: cold start, a change, and a restart that changes nothing', async () => {
+    const objects = Array.from({ length: 1000 }, (_, index) => {
+      const name = `s${index}`;
+      const ips = Array.from({ length: 5 }, (_each, slot) => anEndpoint(`10.7.${index >> 6}.${(index & 63) * 4 + slot}`));
+      return [aService({ name, spec: { clusterIP: `10.96.${100 + (index >> 8)}.${index & 255}` } }), aSlice(ips, { service: name })];
+    }).flat();
+    const started = performance.now();
+    await using driven = await drive(nftables(), { objects: [...objects, aService(), aSlice([a()])] });
+    const cold = performance.now() - started;
+    assert.deepEqual(await answers('outside', '10.96.0.1', 80, 1), [addresses['pod-a']]);
+    const times: number[] = [];
+    for (let turn = 0; turn < 20; turn++) {
+      const from = performance.now();
+      driven.set(aSlice([turn % 2 === 0 ? b() : a()]));
+      await driven.settled();
+      times.push(performance.now() - from);
+    }
+    times.sort((x, y) => x - y);
+    const median = times[10] ?? 0;
+    assert.ok(cold < 5000, `cold start took ${cold} ms`);
+    assert.ok(median < 30, `a change took ${median} ms`);
+  });
+
+  test('nft that crashes on another’s set (kubernetes#136786): nobody is blamed, the old rules stay, and it is told once', async () => {
+    await using driven = await drive(nftables(), { objects: [aService(), aSlice([a()])] });
+    network.run('node', process.execPath, `${import.meta.dirname}/evil-set.ts`);
+    driven.set(aService({ name: 'other', spec: { clusterIP: '10.96.0.2' } }));
+    const until = performance.now() + 5000;
+    while (driven.events.length === 0 && performance.now() < until) await systemClock.sleep(5, new AbortController().signal);
+    assert.match(driven.events.map(({ reason, message }) => `${reason} ${message}`).join('\n'), /^ProxyBackendFailed .*SIGSEGV|139/);
+    assert.deepEqual(await answers('outside', '10.96.0.1', 80, 1), [addresses['pod-a']]);
+    network.run('node', 'nft', 'flush', 'ruleset');
+    await driven.settled();
+    assert.equal(driven.events.length, 1);
+  });
+});
