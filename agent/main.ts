@@ -2,6 +2,8 @@
 
 import { messageOf } from './base/errors.ts';
 import { ownValue } from './base/own.ts';
+import { during } from './base/work.ts';
+import { onUnhandledError } from './cli/unhandled.ts';
 
 type Command = (args: readonly string[], signal: AbortSignal) => Promise<number>;
 
@@ -41,6 +43,10 @@ function usage(): string {
   return `keelson: a Kubernetes node in one daemon\n\nUsage: keelson COMMAND [flags]\n\nCommands:\n${lines.join('\n')}\n\nkeelson COMMAND --help tells more.\n`;
 }
 
+onUnhandledError((text) => {
+  process.stderr.write(text);
+  process.exit(1);
+});
 const [name = '', ...args] = process.argv.slice(2);
 const stop = new AbortController();
 for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => stop.abort(new Error(`received ${signal}`)));
@@ -55,7 +61,8 @@ if (command === undefined) {
   process.exit(2);
 }
 try {
-  process.exit(await (await command.load())(args, stop.signal));
+  const run = await command.load();
+  process.exit(await during(`command ${name}`, () => run(args, stop.signal)));
 } catch (error) {
   process.stderr.write(`error: ${messageOf(error)}\n`);
   const usage = error instanceof Error && 'code' in error && /^(Usage|ERR_PARSE_ARGS.*)$/.test(String(error.code));

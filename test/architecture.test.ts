@@ -56,6 +56,7 @@ const pureBuiltins: Record<string, readonly string[] | 'all'> = {
   'node:crypto': 'all', // hashes, keys and random IDs: nothing of it waits or can be unplugged
   'node:net': ['isIP', 'isIPv4', 'isIPv6', 'BlockList', 'SocketAddress'],
   'node:path': 'all',
+  'node:async_hooks': ['AsyncLocalStorage'], // which work an error belongs to: nothing of it reaches outside
   'node:url': 'all',
   'node:util': 'all',
 };
@@ -146,8 +147,8 @@ const areas: { files: RegExp; name: string; may: RegExp[]; packages: readonly st
   },
 ];
 
-/** Words that may stand in code only in the files of `except`. */
-const bans: { what: string; pattern: RegExp; where: RegExp; except?: { file: RegExp; why: string }[]; why: string }[] = [
+/** Words that may stand in code only in the files of `except`; with `in: 'source'` types, strings and comments count too. */
+const bans: { what: string; pattern: RegExp; in?: 'source'; where: RegExp; except?: { file: RegExp; why: string }[]; why: string }[] = [
   {
     what: 'clocks and timers',
     pattern:
@@ -185,6 +186,30 @@ const bans: { what: string; pattern: RegExp; where: RegExp; except?: { file: Reg
     pattern: /\bAbortSignal\.any\b/,
     where: /^(agent|proxy)\//,
     why: 'on a signal as old as the agent it leaks 1.2 KB a call: use clock.deadline, which unhooks itself',
+  },
+  {
+    what: 'a server of its own',
+    pattern: /\bcreate(?:Http|Https|Http2|Secure|Tcp)?Server\b/,
+    where: /^agent\//,
+    except: [
+      { file: /^agent\/server\/listener\.ts$/, why: 'it makes them all' },
+      { file: /^agent\/cli\/join-preflight\.ts$/, why: 'binds a port for a moment, to see whether it is free' },
+    ],
+    why: "a stranger's connection can end the process by an event that nobody hears: agent/server/listener.ts hears them all",
+  },
+  {
+    what: 'an error that is heard once',
+    pattern: /\.once\('error'/,
+    in: 'source',
+    where: /^(agent|proxy)\//,
+    why: 'the second error of the same socket, server or child would have no listener, and that ends the process: use on',
+  },
+  {
+    what: 'a stream taken for a socket',
+    pattern: /\bas (?:net\.|tls\.)?(?:TLS)?Socket\b|\binstanceof (?:net\.)?Socket\b/,
+    in: 'source',
+    where: /^(agent|proxy)\//,
+    why: 'Node hands out a Duplex where an upgrade has a body: what a socket alone can do fails there, or is left out in silence',
   },
   {
     what: 'ways around the import table',
@@ -315,7 +340,7 @@ function problemsOf(file: string, source: string): string[] {
   const code = codeOf(javascript);
   for (const ban of bans) {
     if (!ban.where.test(file) || ban.except?.some((each) => each.file.test(file)) === true) continue;
-    const found = ban.pattern.exec(code);
+    const found = ban.pattern.exec(ban.in === 'source' ? source : code);
     if (found !== null) problems.push(`${file}: ${found[0]} (${ban.what}): ${ban.why}`);
   }
   return problems;
@@ -446,6 +471,9 @@ describe('architecture', () => {
       source: `// Date.now\nconst a = 'Date.now()'; /* setTimeout */ const b = /'process.exit'/; const c = \`process.exit\`;`,
     },
     'an exit': { file: 'agent/cli/run.ts', source: 'process.exit(1);', says: /skips every cleanup/ },
+    'a server': { file: 'agent/drivers/sys/x.ts', source: 'const a = createServer();', says: /hears them all/ },
+    'an error heard once': { file: 'agent/cli/run.ts', source: `socket.once('error', fail);`, says: /use on/ },
+    'a cast to a socket': { file: 'agent/server/x.ts', source: 'end(stream as Socket);', says: /a Duplex/ },
     'the environment in a room': { file: 'agent/images/decide.ts', source: 'const home = process.env.HOME;', says: /as parameters/ },
     'a tree removed by hand': {
       file: 'agent/pods/apply.ts',

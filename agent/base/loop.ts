@@ -2,6 +2,7 @@ import { type BackoffPolicy, backoffDelayMs } from './backoff.ts';
 import type { Clock } from './clock.ts';
 import { messageOf } from './errors.ts';
 import type { Log } from './log.ts';
+import { during } from './work.ts';
 
 /** A level-triggered loop over keys: serial per key, many keys at once. */
 export interface Loop extends AsyncDisposable {
@@ -69,7 +70,7 @@ export function startLoop(options: LoopOptions): Loop {
   async function runKey(key: string): Promise<void> {
     dropTimer(key);
     try {
-      const wakeAt = await options.run(key, controller.signal);
+      const wakeAt = await during(`loop ${options.name}, key ${key}`, () => options.run(key, controller.signal));
       failures.delete(key);
       if (wakeAt !== undefined) enqueueAt(key, wakeAt);
     } catch (error) {

@@ -81,7 +81,7 @@ async function execInCluster(args: readonly string[], signal: AbortSignal): Prom
   signal.addEventListener('abort', onAbort, { once: true });
   try {
     const { promise, resolve, reject } = Promise.withResolvers<number>();
-    child.once('error', reject);
+    child.on('error', reject);
     child.once('close', (code) => resolve(code ?? 1));
     return await promise;
   } finally {

@@ -74,7 +74,7 @@ async function runtimeProblem(socket: string): Promise<string | undefined> {
 async function portProblem(port: number): Promise<string | undefined> {
   return await new Promise((resolve) => {
     const server = createServer();
-    server.once('error', (error: NodeJS.ErrnoException) =>
+    server.on('error', (error: NodeJS.ErrnoException) =>
       resolve(error.code === 'EADDRINUSE' ? `port ${port} is in use: is a kubelet or keelson running? Stop it first` : error.message),
     );
     server.listen(port, () => server.close(() => resolve(undefined)));

@@ -7,16 +7,14 @@ import type { Authorize } from './authorize.ts';
 import { sendContainerLog } from './container-log.ts';
 import type { Call, ServerOptions } from './contracts.ts';
 import { answerHealthz, type HealthCheck } from './healthz.ts';
+import type { Handler } from './listener.ts';
 import { type Counter, type Gauge, type Histogram, type MetricsRegistry, metricsContentType } from './metrics.ts';
 import { serveNodeLogs, serveQueriedLogs } from './node-logs.ts';
 import { sendError, sendJson, sendPodList, sendText } from './reply.ts';
 import { metricLabelsOf, type Route, type RouteSwitches, routeOf } from './routes.ts';
-import type { UpgradedClient } from './stream-proxy.ts';
 import { serveStream } from './streams.ts';
 
 const reviewDeadlineMs = 10_000;
-
-export type Handler = (request: IncomingMessage, response: ServerResponse, upgraded: UpgradedClient | undefined) => void;
 
 export interface HandlerOptions {
   /** Absent on the read-only port: everybody may. */

@@ -1,5 +1,5 @@
 import { chmod, mkdir, rm } from 'node:fs/promises';
-import { createServer, request as httpRequest, type IncomingMessage, type ServerResponse } from 'node:http';
+import { request as httpRequest, type IncomingMessage, type ServerResponse } from 'node:http';
 import { dirname } from 'node:path';
 import type { Clock } from '../base/clock.ts';
 import { AgentError, hasCode, messageOf } from '../base/errors.ts';
@@ -9,8 +9,10 @@ import { type AgentPod, podKey } from '../model/pod.ts';
 import { containerToRead, hasContainer } from './containers.ts';
 import type { NodeView, ReadContainerLog, StreamingRuntime } from './contracts.ts';
 import type { TrailEvent } from './event-trail.ts';
+import { urlOf } from './handle.ts';
+import { createListener, type Handler, listen } from './listener.ts';
 import { parseLogOptions, sinceOf } from './log-options.ts';
-import { drained, maxHeaderSize, sendError, sendJson, sendText } from './reply.ts';
+import { drained, sendError, sendJson, sendText } from './reply.ts';
 
 /** What a pod is doing, as the pods room tells it. */
 export interface LocalActivity {
@@ -94,30 +96,33 @@ export async function startLocalServer(options: LocalServerOptions): Promise<Asy
   await rm(socket, { force: true });
   const closing = new AbortController();
   const startedAt = options.clock.wall();
-  const server = createServer({ maxHeaderSize }, (request, response) => {
+  const handle: Handler = (request, response) => {
     const gone = new AbortController();
     const abort = (): void => gone.abort(new AgentError('Canceled', 'the client has gone'));
     response.once('close', abort);
     closing.signal.addEventListener('abort', abort, { once: true });
     void answer(options, startedAt, request, response, gone.signal)
       .catch((error: unknown) => {
-        if (!gone.signal.aborted) sendError(response, hasCode(error, 'NotFound') ? 404 : 500, messageOf(error));
+        if (!gone.signal.aborted) sendError(response, statusOfError(error), messageOf(error));
       })
       .finally(() => closing.signal.removeEventListener('abort', abort));
-  });
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  server.once('error', reject);
-  server.listen(socket, resolve);
-  await promise;
+  };
+  await using stack = new AsyncDisposableStack();
+  stack.defer(() => rm(socket, { force: true }));
+  await listen(stack, createListener({ clock: options.clock, log, handle }), { path: socket });
   await chmod(socket, 0o600);
+  const kept = stack.move();
   return {
     async [Symbol.asyncDispose]() {
       closing.abort();
-      server.closeAllConnections();
-      await new Promise<void>((done) => server.close(() => done()));
-      await rm(socket, { force: true });
+      await kept.disposeAsync();
     },
   };
+}
+
+function statusOfError(error: unknown): number {
+  if (hasCode(error, 'NotFound')) return 404;
+  return hasCode(error, 'BadRequest') ? 400 : 500;
 }
 
 /** True when somebody serves on the socket. */
@@ -140,8 +145,8 @@ async function answer(
   response: ServerResponse,
   signal: AbortSignal,
 ): Promise<void> {
-  const url = new URL(request.url ?? '/', 'http://local');
-  const [what, namespace = '', name = '', container = ''] = url.pathname.slice(1).split('/').map(decodeURIComponent);
+  const url = urlOf(request);
+  const [what, namespace = '', name = '', container = ''] = url.pathname.slice(1).split('/').map(decoded);
   switch (`${request.method} ${what}`) {
     case 'GET status':
       return sendJson(response, statusOf(options, startedAt));
@@ -157,6 +162,14 @@ async function answer(
       return sendJson(response, {});
     default:
       return sendText(response, 404, `the agent does not know ${request.method} ${url.pathname}`);
+  }
+}
+
+function decoded(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch (error) {
+    throw new AgentError('BadRequest', `the path has a broken percent escape: ${part.slice(0, 100)}`, { cause: error });
   }
 }
 

@@ -115,6 +115,8 @@ export async function serveQueriedLogs(logs: QueriedLogs, path: string, call: Ca
     return;
   }
   const gzip = createGzip({ level: constants.Z_BEST_SPEED });
+  // Called off in the middle, it fails; the answer ends with it.
+  gzip.on('error', () => response.destroy());
   gzip.pipe(response);
   await copyServices(logs, query, gzip, deadline.signal);
   gzip.end();

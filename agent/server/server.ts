@@ -1,16 +1,16 @@
 import { constants } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
-import { createServer as createHttpServer, type Server as HttpServer, type IncomingMessage, ServerResponse } from 'node:http';
-import { createServer as createHttpsServer, type Server as HttpsServer } from 'node:https';
-import type { AddressInfo, Socket } from 'node:net';
-import type { Duplex } from 'node:stream';
+import type { Server as HttpServer, IncomingMessage, ServerResponse } from 'node:http';
+import type { Server as HttpsServer, ServerOptions as TlsOptions } from 'node:https';
+import type { AddressInfo } from 'node:net';
 import type { SecureContextOptions } from 'node:tls';
 import { AgentError, messageOf } from '../base/errors.ts';
 import { createAuthenticator } from './authenticate.ts';
 import { alwaysAllow, createWebhookAuthorizer } from './authorize.ts';
 import type { ServerOptions } from './contracts.ts';
-import { type Handler, handlerOf, httpMetrics, sendHealthz, urlOf } from './handle.ts';
-import { maxHeaderSize, sendText } from './reply.ts';
+import { handlerOf, httpMetrics, sendHealthz, urlOf } from './handle.ts';
+import { createListener, type Handler, listen } from './listener.ts';
+import { sendText } from './reply.ts';
 import { type RouteSwitches, routeOf } from './routes.ts';
 import { tlsSettings } from './tls-options.ts';
 
@@ -59,31 +59,19 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     pages,
   };
 
-  const secure = stack.use(await secureServer(options));
-  attach(secure.server, handlerOf(options, { authenticate, authorize, switches, type: 'readwrite', http }, closing.signal), switches);
-  const port = await listen(stack, secure.server, settings.address, settings.port);
+  const handler = handlerOf(options, { authenticate, authorize, switches, type: 'readwrite', http }, closing.signal);
+  const secure = stack.use(await secureServer(options, handler));
+  const port = await listenOn(stack, secure.server, settings.address, settings.port);
 
   let readOnlyPort: number | undefined;
   if (settings.readOnlyPort > 0) {
-    const open: RouteSwitches = { ...switches, debugging: false };
-    const server = createHttpServer({ keepAliveTimeout: 90_000, maxHeaderSize });
-    attach(server, handlerOf(options, { switches: open, type: 'readonly', http }, closing.signal), open);
-    readOnlyPort = await listen(stack, server, settings.address, settings.readOnlyPort);
+    const handle = handlerOf(options, { switches: { ...switches, debugging: false }, type: 'readonly', http }, closing.signal);
+    readOnlyPort = await listenOn(stack, createListener({ clock, log, handle }), settings.address, settings.readOnlyPort);
   }
   let healthzPort: number | undefined;
   if (settings.healthzPort > 0) {
-    const server = createHttpServer((request, response) => {
-      const { pathname, searchParams } = urlOf(request);
-      const route = routeOf(request.method ?? 'GET', pathname, {
-        debugging: false,
-        systemLogs: false,
-        debugFlags: false,
-        pages: new Set(),
-      });
-      if (route.kind === 'healthz') sendHealthz(options, response, route.check, searchParams);
-      else sendText(response, 404, '404 page not found\n');
-    });
-    healthzPort = await listen(stack, server, settings.healthzBindAddress, settings.healthzPort);
+    const handle: Handler = (request, response) => serveHealthz(options, request, response);
+    healthzPort = await listenOn(stack, createListener({ clock, log, handle }), settings.healthzBindAddress, settings.healthzPort);
   }
   log.info({ address: settings.address, port, readOnlyPort, healthzPort }, 'serving');
   const kept = stack.move();
@@ -99,7 +87,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   };
 }
 
-async function secureServer(options: ServerOptions): Promise<{ server: HttpsServer } & AsyncDisposable> {
+async function secureServer(options: ServerOptions, handle: Handler): Promise<{ server: HttpsServer } & AsyncDisposable> {
   const { settings, certificate, clock, log } = options;
   const tls = tlsSettings(settings.tlsMinVersion, settings.tlsCipherSuites, settings.tlsCurvePreferences);
   const readCa = async (file: string): Promise<string> => {
@@ -125,20 +113,19 @@ async function secureServer(options: ServerOptions): Promise<{ server: HttpsServ
       secureOptions: constants.SSL_OP_NO_TICKET,
     };
   };
-  const server = createHttpsServer({
+  const listening: TlsOptions = {
     ...context(),
     // Who shows no certificate, or one of another CA, may still have a token.
     requestCert: ca !== undefined,
     rejectUnauthorized: false,
-    maxHeaderSize,
     handshakeTimeout: handshakeTimeoutMs,
-    keepAliveTimeout: 90_000,
     keepAlive: true,
     keepAliveInitialDelay: 15_000,
     // A stream's client may end its input and still wait for the output.
     allowHalfOpen: true,
-    shouldUpgradeCallback: isStreamRequest,
-  } as Parameters<typeof createHttpsServer>[0]);
+  };
+  const upgrades = settings.enableDebuggingHandlers ? isStreamRequest : undefined;
+  const server = createListener({ clock, log, handle, upgrades, tls: listening });
   const apply = (): void => {
     try {
       server.setSecureContext(context());
@@ -174,43 +161,17 @@ async function secureServer(options: ServerOptions): Promise<{ server: HttpsServ
   };
 }
 
-/** Binds the port. The connections that the server does not know of as its own (in their handshake, or upgraded) end with it too. */
-async function listen(stack: AsyncDisposableStack, server: HttpServer | HttpsServer, host: string, port: number): Promise<number> {
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', (error: NodeJS.ErrnoException) => {
-      const code = error.code === 'EADDRINUSE' ? 'AddressInUse' : 'Io';
-      reject(new AgentError(code, `cannot listen on ${host}:${port}: ${messageOf(error)}`, { cause: error }));
-    });
-    server.listen({ host, port }, resolve);
-  });
-  const connections = new Set<Socket>();
-  server.on('connection', (socket: Socket) => {
-    connections.add(socket);
-    socket.once('close', () => connections.delete(socket));
-  });
-  stack.defer(
-    () =>
-      new Promise<void>((resolve) => {
-        server.close(() => resolve());
-        server.closeAllConnections();
-        for (const socket of connections) socket.destroy();
-      }),
-  );
+async function listenOn(stack: AsyncDisposableStack, server: HttpServer | HttpsServer, host: string, port: number): Promise<number> {
+  await listen(stack, server, { host, port });
   return (server.address() as AddressInfo).port;
 }
 
-function attach(server: HttpServer | HttpsServer, handle: Handler, switches: RouteSwitches): void {
-  server.on('request', (request: IncomingMessage, response: ServerResponse) => handle(request, response, undefined));
-  if (!switches.debugging) return;
-  server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
-    // The server has let go of the socket: an error that nobody hears would end the process.
-    socket.on('error', () => socket.destroy());
-    const response = new ServerResponse(request);
-    response.shouldKeepAlive = false;
-    response.assignSocket(socket as Socket);
-    response.once('finish', () => (socket as Socket).destroySoon());
-    handle(request, response, { socket, head });
-  });
+function serveHealthz(options: ServerOptions, request: IncomingMessage, response: ServerResponse): void {
+  const { pathname, searchParams } = urlOf(request);
+  const nothingElse = { debugging: false, systemLogs: false, debugFlags: false, pages: new Set<string>() };
+  const route = routeOf(request.method ?? 'GET', pathname, nothingElse);
+  if (route.kind === 'healthz') sendHealthz(options, response, route.check, searchParams);
+  else sendText(response, 404, '404 page not found\n');
 }
 
 function isStreamRequest(request: IncomingMessage): boolean {

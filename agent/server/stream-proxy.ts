@@ -1,7 +1,7 @@
 import { request as httpRequest, type IncomingMessage, type ServerResponse } from 'node:http';
 import { request as httpsRequest, type RequestOptions } from 'node:https';
-import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
+import type { Clock } from '../base/clock.ts';
 import { AgentError, messageOf } from '../base/errors.ts';
 import { setOwn } from '../base/own.ts';
 import { withoutTokenProtocol } from './authenticate.ts';
@@ -13,6 +13,7 @@ export interface UpgradedClient {
 }
 
 export interface ProxyOptions {
+  readonly clock: Clock;
   /** The runtime's streaming server: http or https, as it named itself. */
   readonly url: string;
   /** The stream is ended when nothing moved for so long: `streamingConnectionIdleTimeout`. 0 is never. */
@@ -64,7 +65,7 @@ export async function proxyUpgrade(
     const answered = new Promise<{ answer: IncomingMessage; upgraded?: { socket: Duplex; head: Buffer } }>((resolve, reject) => {
       outgoing.once('upgrade', (answer, socket, head) => resolve({ answer, upgraded: { socket, head } }));
       outgoing.once('response', (answer) => resolve({ answer }));
-      outgoing.once('error', (error) =>
+      outgoing.on('error', (error) =>
         reject(new AgentError('Unavailable', `cannot reach the runtime's streaming server: ${messageOf(error)}`, { cause: error })),
       );
     });
@@ -76,7 +77,7 @@ export async function proxyUpgrade(
       return;
     }
     // From here on the connection is the stream's, not the response's.
-    response.detachSocket(client.socket as Socket);
+    response.detachSocket(request.socket);
     client.socket.write(headText(answer));
     if (upgraded.head.length > 0) client.socket.write(upgraded.head);
     if (client.head.length > 0) upgraded.socket.write(client.head);
@@ -125,21 +126,17 @@ async function passThrough(a: Duplex, b: Duplex, options: ProxyOptions): Promise
   };
   options.closing.addEventListener('abort', closeBoth, { once: true });
   if (options.closing.aborted) closeBoth();
+  using idle = startIdleTimer(options.clock, options.idleTimeoutMs, closeBoth);
+  const linger = (): void => idle.shorten(lingerMs);
   for (const [side, other] of [[a, b] as const, [b, a] as const]) {
     // A client that is gone and whose input nobody takes is not read to its end: it is waited for, but not for ever.
-    outliveWriteErrors(side, () => {
-      if (side === a && a instanceof Socket) a.setTimeout(lingerMs, closeBoth);
-    });
+    watchWrites(side, { onBroken: side === a ? linger : undefined, onWritten: idle.moved });
     // An error now is a peer that went away. It closes the stream, and there is nobody left to tell.
     side.on('error', () => undefined);
-    // Every byte passes both sockets: when one was idle for so long, so was the stream.
-    if (options.idleTimeoutMs > 0 && side instanceof Socket) side.setTimeout(options.idleTimeoutMs, closeBoth);
+    side.on('data', idle.moved);
     const letGo = (): void => {
       if (!other.writableEnded) other.end();
       // Whoever has been given all and keeps its half open would hold the connection for hours; whoever is slow to take the last of it may be.
-      const linger = (): void => {
-        if (other instanceof Socket) other.setTimeout(lingerMs, closeBoth);
-      };
       if (other.writableFinished || other.destroyed) linger();
       else other.once('finish', linger);
     };
@@ -161,20 +158,49 @@ async function passThrough(a: Duplex, b: Duplex, options: ProxyOptions): Promise
   }
 }
 
+/** Calls `onIdle` once when nothing has moved for `limitMs` (0: never). It knows of streams only what it is told: not every Duplex has a timer of its own. */
+function startIdleTimer(clock: Clock, limitMs: number, onIdle: () => void): Disposable & { moved(): void; shorten(ms: number): void } {
+  let limit = limitMs > 0 ? limitMs : Number.POSITIVE_INFINITY;
+  let movedAt = clock.mono();
+  let timer: Disposable | undefined;
+  const arm = (): void => {
+    timer?.[Symbol.dispose]();
+    timer = undefined;
+    if (limit === Number.POSITIVE_INFINITY) return;
+    const left = movedAt + limit - clock.mono();
+    if (left <= 0) onIdle();
+    else timer = clock.after(left, arm);
+  };
+  arm();
+  return {
+    moved() {
+      movedAt = clock.mono();
+    },
+    shorten(ms) {
+      if (ms >= limit) return;
+      limit = ms;
+      movedAt = clock.mono();
+      arm();
+    },
+    [Symbol.dispose]: () => timer?.[Symbol.dispose](),
+  };
+}
+
 /**
  * Node destroys a socket that could not be written to, and with it what has come in and was not read yet: the output of an exec whose runtime closed while its client
- * still spoke. Here such a write is dropped, and reading goes on to the connection's end, which comes by itself.
+ * still spoke. Here such a write is dropped, and reading goes on to the connection's end, which comes by itself. `onWritten` is called after each write.
  */
-export function outliveWriteErrors(socket: Duplex, onBroken: () => void): void {
+export function watchWrites(socket: Duplex, on: { onBroken?: (() => void) | undefined; onWritten?: (() => void) | undefined }): void {
   const write = socket._write.bind(socket);
   const writev = socket._writev?.bind(socket);
   let broken = false;
   const outlive =
     (callback: (error?: Error | null) => void) =>
     (error?: Error | null): void => {
-      if (error != null && !broken) {
+      if (error == null) on.onWritten?.();
+      else if (!broken) {
         broken = true;
-        onBroken();
+        on.onBroken?.();
       }
       callback();
     };

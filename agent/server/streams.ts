@@ -25,8 +25,13 @@ export async function serveStream(
     sendText(response, 400, 'Upgrade request required');
     return;
   }
-  const idleTimeoutMs = options.settings.streamingConnectionIdleTimeoutMs;
-  await proxyUpgrade(call.request, response, upgraded, { url: url.url, idleTimeoutMs, signal, closing: call.closing });
+  await proxyUpgrade(call.request, response, upgraded, {
+    clock: options.clock,
+    url: url.url,
+    idleTimeoutMs: options.settings.streamingConnectionIdleTimeoutMs,
+    signal,
+    closing: call.closing,
+  });
 }
 
 type StreamAddress = { readonly url: string } | { readonly refusal: { readonly status: number; readonly text: string } };

@@ -13,7 +13,7 @@ export async function askAgent(
 ): Promise<IncomingMessage> {
   const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
   const asked = request({ socketPath, method, path, signal }, resolve);
-  asked.once('error', (cause: NodeJS.ErrnoException) => {
+  asked.on('error', (cause: NodeJS.ErrnoException) => {
     if (cause.code === 'EACCES')
       reject(new AgentError('Forbidden', `only root may talk to the agent (${socketPath}): run this as root`, { cause }));
     else if (cause.code === 'ENOENT' || cause.code === 'ECONNREFUSED')

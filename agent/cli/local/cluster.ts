@@ -23,7 +23,7 @@ export function runLab(args: readonly string[], signal: AbortSignal): Promise<nu
   // A command at the keyboard gets Ctrl-C itself; asked again, it ends what it has begun.
   const onAbort = (): void => void child.kill('SIGTERM');
   signal.addEventListener('abort', onAbort, { once: true });
-  child.once('error', reject);
+  child.on('error', reject);
   child.once('close', (code) => {
     signal.removeEventListener('abort', onAbort);
     done(code ?? 1);

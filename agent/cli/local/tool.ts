@@ -41,7 +41,7 @@ export function runTool(argv: readonly string[], signal: AbortSignal, options: T
   // A program that ends without reading its input is no error by itself.
   child.stdin.on('error', () => undefined);
   child.stdin.end(options.input ?? '');
-  child.once('error', (cause) => reject(new AgentError('ToolFailed', `cannot run ${command}: ${cause.message}`, { cause })));
+  child.on('error', (cause) => reject(new AgentError('ToolFailed', `cannot run ${command}: ${cause.message}`, { cause })));
   child.once('close', (code) => {
     if (code === 0) resolve(Buffer.concat(out).toString('utf8'));
     else {

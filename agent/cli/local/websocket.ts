@@ -2,7 +2,7 @@ import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import WebSocket, { createWebSocketStream } from 'ws';
 import { AgentError, messageOf } from '../../base/errors.ts';
-import { outliveWriteErrors } from '../../server/stream-proxy.ts';
+import { watchWrites } from '../../server/stream-proxy.ts';
 
 /**
  * A WebSocket with back-pressure both ways. The one of browsers and Node has none: what is sent or received faster than it is taken lies in memory. undici's
@@ -30,7 +30,7 @@ export async function openWebSocket(url: string, protocols: readonly string[], s
   // An error also reaches whoever reads; whoever does not read any more has no use for it.
   stream.on('error', () => undefined);
   let onBroken: (() => void) | undefined;
-  socket.once('upgrade', (answer: IncomingMessage) => outliveWriteErrors(answer.socket, () => onBroken?.()));
+  socket.once('upgrade', (answer: IncomingMessage) => watchWrites(answer.socket, { onBroken: () => onBroken?.() }));
   const onAbort = (): void => socket.terminate();
   signal.addEventListener('abort', onAbort, { once: true });
   try {
@@ -38,7 +38,7 @@ export async function openWebSocket(url: string, protocols: readonly string[], s
       const refused = (why: string, cause?: unknown): void =>
         reject(new AgentError('Unavailable', `the stream to the container did not open: ${why}`, { cause }));
       socket.once('open', resolve);
-      socket.once('error', (error) => refused(messageOf(error), error));
+      socket.on('error', (error) => refused(messageOf(error), error));
       socket.once('unexpected-response', (request, answer) => {
         refused(`HTTP ${answer.statusCode} ${answer.statusMessage}`);
         request.destroy();

@@ -71,7 +71,7 @@ function connected<S extends Socket>(socket: S, event: 'connect' | 'secureConnec
     const onAbort = (): void => fail(signal.reason);
     const onClose = (): void => fail(Object.assign(new Error('socket hang up'), { code: 'ECONNRESET' }));
     signal.addEventListener('abort', onAbort, { once: true });
-    socket.once('error', fail);
+    socket.on('error', fail);
     socket.once('close', onClose);
     socket.once(event, () => {
       settle();
@@ -160,7 +160,8 @@ function exchangeHttp2(request: HttpRequest, socket: TLSSocket, signal: AbortSig
 function openHttp2(request: HttpRequest, socket: TLSSocket, signal: AbortSignal) {
   const options = {
     createConnection: () => socket,
-    settings: { maxHeaderListSize: maxHeaderBytes },
+    // A pushed stream would have nobody to hear its errors.
+    settings: { maxHeaderListSize: maxHeaderBytes, enablePush: false },
     // Whoever writes a header twice means it, as over HTTP/1.1. The types do not know the option yet.
     strictSingleValueFields: false,
   };

@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net';
-import type { TLSSocket } from 'node:tls';
+import { TLSSocket } from 'node:tls';
 import { Agent, buildConnector, type Dispatcher, Pool, ProxyAgent } from 'undici';
 import type { Clock } from '../../base/clock.ts';
 import { AgentError, messageOf } from '../../base/errors.ts';
@@ -233,7 +233,7 @@ export function createKubeClient(options: KubeClientOptions): KubeClient {
       connect: (target, callback) => {
         const connected: typeof callback = (...result) => {
           const [error, socket] = result;
-          if (error === null && (socket as TLSSocket).alpnProtocol === 'h2') watchLiveness(socket as TLSSocket, clock);
+          if (error === null && socket instanceof TLSSocket && socket.alpnProtocol === 'h2') watchLiveness(socket, clock);
           callback(...result);
         };
         if (proxy === undefined) return void connector(target, connected);

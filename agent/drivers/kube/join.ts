@@ -1,6 +1,6 @@
 import { request } from 'node:https';
 import { isIP } from 'node:net';
-import { type TLSSocket, connect as tlsConnect } from 'node:tls';
+import { TLSSocket, connect as tlsConnect } from 'node:tls';
 import type { Clock } from '../../base/clock.ts';
 import { AgentError, hasCode, messageOf } from '../../base/errors.ts';
 import { ownValue } from '../../base/own.ts';
@@ -103,7 +103,7 @@ async function get(server: string, caPem: string | undefined, proxy: HttpProxy |
           else parts.push(part);
         });
         response.on('error', reject);
-        const certificate = (response.socket as TLSSocket).getPeerX509Certificate?.();
+        const certificate = response.socket instanceof TLSSocket ? response.socket.getPeerX509Certificate() : undefined;
         const serverTime = Date.parse(response.headers.date ?? '');
         response.on('end', () =>
           resolve({

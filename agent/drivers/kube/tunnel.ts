@@ -57,7 +57,7 @@ export async function openTunnel(proxy: HttpProxy, authority: string, trust: Pro
       new AgentError('Unavailable', `proxy ${proxy.url.origin} refuses to connect to ${authority}: ${answer.statusCode} ${said}`.trimEnd()),
     );
   });
-  asked.once('error', (cause) =>
+  asked.on('error', (cause) =>
     reject(
       signal.aborted
         ? signal.reason

@@ -1,265 +1,15 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import { createServer, request as httpRequest, type IncomingHttpHeaders } from 'node:http';
+import { symlinkSync } from 'node:fs';
+import { createServer, request as httpRequest } from 'node:http';
 import { request as httpsRequest } from 'node:https';
-import { type AddressInfo, connect as connectTcp, type Socket } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { type AddressInfo, connect as connectTcp } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { after, test } from 'node:test';
+import { test } from 'node:test';
 import { type ConnectionOptions, connect } from 'node:tls';
 import { systemClock } from '../../../agent/base/clock.ts';
 import { AgentError } from '../../../agent/base/errors.ts';
-import { silentLog } from '../../../agent/base/log.ts';
-import type { SubjectAccessReviewSpec } from '../../../agent/model/generated/api.ts';
-import type { AgentPod } from '../../../agent/model/pod.ts';
-import type { ServerOptions, ServerSettings } from '../../../agent/server/contracts.ts';
-import { createMetrics } from '../../../agent/server/metrics.ts';
-import { startServer } from '../../../agent/server/server.ts';
-
-const folder = mkdtempSync(join(tmpdir(), 'server-'));
-after(() => rmSync(folder, { recursive: true }));
-const file = (name: string) => join(folder, name);
-const read = (name: string) => readFileSync(file(name), 'utf8');
-const openssl = (...args: string[]) => execFileSync('openssl', args, { cwd: folder, stdio: 'pipe' });
-
-function makeCa(name: string): void {
-  openssl(
-    'req',
-    '-x509',
-    '-newkey',
-    'ec',
-    '-pkeyopt',
-    'ec_paramgen_curve:P-256',
-    '-nodes',
-    '-days',
-    '1',
-    '-subj',
-    `/CN=${name}`,
-    '-keyout',
-    `${name}.key`,
-    '-out',
-    `${name}.crt`,
-  );
-}
-
-function makeCertificate(name: string, subject: string, ca: string, usage: string): void {
-  openssl(
-    'req',
-    '-newkey',
-    'ec',
-    '-pkeyopt',
-    'ec_paramgen_curve:P-256',
-    '-nodes',
-    '-subj',
-    subject,
-    '-keyout',
-    `${name}.key`,
-    '-out',
-    `${name}.csr`,
-  );
-  writeFileSync(file(`${name}.ext`), `extendedKeyUsage=${usage}\nsubjectAltName=IP:127.0.0.1\n`);
-  openssl(
-    'x509',
-    '-req',
-    '-in',
-    `${name}.csr`,
-    '-CA',
-    `${ca}.crt`,
-    '-CAkey',
-    `${ca}.key`,
-    '-days',
-    '1',
-    '-extfile',
-    `${name}.ext`,
-    '-out',
-    `${name}.crt`,
-  );
-}
-
-makeCa('ca');
-makeCa('other-ca');
-makeCertificate('serving', '/CN=node', 'ca', 'serverAuth');
-makeCertificate('serving2', '/CN=node2', 'ca', 'serverAuth');
-makeCertificate('admin', '/O=ops/O=system:masters/CN=admin', 'ca', 'clientAuth');
-makeCertificate('wrong-usage', '/CN=admin', 'ca', 'serverAuth');
-makeCertificate('stranger', '/CN=admin', 'other-ca', 'clientAuth');
-
-// A streaming server as a runtime has one, without the runtime.
-let streamingUrl = '';
-let refuseWith: { status: number; text: string } | undefined;
-const seen: { url: string; headers: IncomingHttpHeaders; method: string }[] = [];
-let atRuntime: (socket: Duplex) => void = () => undefined;
-const streaming = createServer({}, (_, response) => {
-  response.writeHead(refuseWith?.status ?? 200, { 'content-type': 'text/plain' });
-  response.end(refuseWith?.text ?? 'second request got through');
-});
-streaming.on('upgrade', (request, socket: Socket, head) => {
-  socket.on('error', () => undefined);
-  seen.push({ url: request.url ?? '', headers: request.headers, method: request.method ?? '' });
-  if (refuseWith !== undefined) {
-    socket.write(
-      `HTTP/1.1 ${refuseWith.status} Nope\r\nContent-Type: text/plain\r\nContent-Length: ${refuseWith.text.length}\r\n\r\n${refuseWith.text}`,
-    );
-    return;
-  }
-  socket.write(
-    'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n',
-  );
-  if (head.length > 0) socket.unshift(head);
-  atRuntime(socket);
-});
-await new Promise<void>((resolve) => streaming.listen(0, '127.0.0.1', resolve));
-streamingUrl = `http://127.0.0.1:${(streaming.address() as AddressInfo).port}/exec/token`;
-after(() => streaming.close());
-
-const settings: ServerSettings = {
-  address: '127.0.0.1',
-  port: 0,
-  readOnlyPort: 0,
-  healthzBindAddress: '127.0.0.1',
-  healthzPort: 0,
-  clientCaFile: file('ca.crt'),
-  anonymous: false,
-  tokenWebhook: true,
-  tokenTtlMs: 60_000,
-  authorizationMode: 'Webhook',
-  authorizedTtlMs: 60_000,
-  unauthorizedTtlMs: 60_000,
-  enableDebuggingHandlers: true,
-  enableSystemLogHandler: true,
-  enableDebugFlagsHandler: true,
-  streamingConnectionIdleTimeoutMs: 0,
-  splitLogStreams: false,
-};
-
-const pod = {
-  metadata: { name: 'web', namespace: 'default', uid: 'uid-1' },
-  spec: { containers: [{ name: 'c', tty: true }, { name: 'waiting' }] },
-  status: {
-    containerStatuses: [
-      { name: 'c', image: '', imageID: '', ready: true, restartCount: 0, containerID: 'containerd://id-c', state: { running: {} } },
-      { name: 'waiting', image: '', imageID: '', ready: false, restartCount: 0, state: { waiting: { reason: 'ContainerCreating' } } },
-    ],
-  },
-} as AgentPod;
-
-interface Fixture {
-  settings?: Partial<ServerSettings>;
-  options?: Partial<ServerOptions>;
-  may?: (spec: SubjectAccessReviewSpec) => boolean;
-}
-
-async function start(fixture: Fixture = {}) {
-  const asked: SubjectAccessReviewSpec[] = [];
-  const tokens: string[] = [];
-  let serving = 'serving';
-  let changed: (() => void) | undefined;
-  const calls: unknown[] = [];
-  const answer =
-    <T>(value: T) =>
-    async (request: unknown): Promise<T> => {
-      calls.push(request);
-      return value;
-    };
-  const server = await startServer({
-    clock: systemClock,
-    log: silentLog,
-    nodeName: 'node-1',
-    settings: { ...settings, ...fixture.settings },
-    certificate: {
-      current: () => (serving === '' ? undefined : { certPem: read(`${serving}.crt`), keyPem: read(`${serving}.key`) }),
-      onChange(listener) {
-        changed = listener;
-        return {
-          [Symbol.dispose]() {
-            changed = undefined;
-          },
-        };
-      },
-    },
-    node: {
-      pods: () => [pod],
-      pod: (namespace, name) => (namespace === 'default' && name === 'web' ? pod : undefined),
-      runningPods: () => [],
-      runningContainer: (_, name) => (name === 'c' ? 'id-c' : undefined),
-      readySandbox: () => 'sandbox-1',
-      containerLog: () => ({ path: '/logs/c/0.log' }),
-      isRunning: () => true,
-      onContainerChange: () => ({ [Symbol.dispose]: () => undefined }),
-    },
-    runtime: {
-      exec: answer({ url: streamingUrl }),
-      attach: answer({ url: streamingUrl }),
-      portForward: answer({ url: streamingUrl }),
-      execSync: answer({ stdout: Buffer.from('out'), stderr: Buffer.from('err'), exit_code: 0 }),
-    },
-    async *readLog(path, options) {
-      yield Buffer.alloc(0);
-      yield Buffer.from(`${path} ${options.tailLines} ${options.follow !== undefined}\n`);
-    },
-    reviewToken: async (token) => {
-      tokens.push(token);
-      return token === 'good' ? { authenticated: true, user: { username: 'alice', uid: '7', groups: ['dev'] } } : { authenticated: false };
-    },
-    reviewAccess: async (spec) => {
-      asked.push(spec);
-      return { allowed: fixture.may?.(spec) ?? true };
-    },
-    configz: () => ({ kind: 'KubeletConfiguration' }),
-    checks: [],
-    metrics: createMetrics(),
-    ...fixture.options,
-  });
-  return {
-    server,
-    asked,
-    tokens,
-    calls,
-    show(name: string) {
-      serving = name;
-      changed?.();
-    },
-    [Symbol.asyncDispose]: () => server[Symbol.asyncDispose](),
-  };
-}
-
-interface Ask {
-  certificate?: string;
-  token?: string;
-  method?: string;
-  headers?: Record<string, string>;
-  body?: string;
-}
-
-function get(
-  port: number,
-  path: string,
-  ask: Ask = { certificate: 'admin' },
-): Promise<{ status: number; text: string; headers: IncomingHttpHeaders; cn: unknown }> {
-  return new Promise((resolve, reject) => {
-    const request = httpsRequest({
-      host: '127.0.0.1',
-      port,
-      path,
-      method: ask.method ?? 'GET',
-      agent: false,
-      ca: read('ca.crt'),
-      headers: { ...ask.headers, ...(ask.token === undefined ? {} : { authorization: `Bearer ${ask.token}` }) },
-      ...(ask.certificate === undefined ? {} : { cert: read(`${ask.certificate}.crt`), key: read(`${ask.certificate}.key`) }),
-    });
-    request.on('error', reject);
-    request.on('response', async (response) => {
-      const cn = (response.socket as unknown as { getPeerCertificate(): { subject?: { CN?: unknown } } }).getPeerCertificate().subject?.CN;
-      let text = '';
-      for await (const chunk of response) text += String(chunk);
-      resolve({ status: response.statusCode ?? 0, text, headers: response.headers, cn });
-    });
-    request.end(ask.body);
-  });
-}
+import { type Ask, file, folder, get, read, runtimeSide, seen, start } from './server-fixture.ts';
 
 test('only who shows a good certificate or token is let in, and only for what is allowed', async () => {
   await using s = await start({ may: (spec) => spec.user === 'admin' || spec.resourceAttributes?.subresource === 'metrics' });
@@ -496,7 +246,7 @@ const execPath = '/exec/default/web/c?command=sh&command=-c&input=1&output=1';
 
 test('exec: bytes both ways, what came with the request first, each end by itself', async () => {
   await using s = await start();
-  atRuntime = async (socket) => {
+  runtimeSide.onStream = async (socket) => {
     // Answers only after the client's end: half-close must come through both hops.
     const text = await textOf(socket);
     socket.end(`got ${text}`);
@@ -516,7 +266,7 @@ test('exec: bytes both ways, what came with the request first, each end by itsel
 test('exec: 16 MiB each way with slow readers', async () => {
   await using s = await start();
   const size = 16 * 1024 * 1024;
-  atRuntime = (socket) => void socket.pipe(socket);
+  runtimeSide.onStream = (socket) => void socket.pipe(socket);
   const { socket, rest } = await upgrade(s.server.port, execPath);
   const sent = Buffer.alloc(1024 * 1024, 'x');
   void (async () => {
@@ -528,19 +278,19 @@ test('exec: 16 MiB each way with slow readers', async () => {
 
 test('the runtime ends first; a broken side breaks the other', async () => {
   await using s = await start();
-  atRuntime = (socket) => void socket.end('bye');
+  runtimeSide.onStream = (socket) => void socket.end('bye');
   const done = await upgrade(s.server.port, execPath);
   assert.equal(await done.rest(), 'bye');
   done.socket.end();
 
-  let runtimeSide: Duplex | undefined;
-  atRuntime = (socket) => {
-    runtimeSide = socket;
+  let runtimeSocket: Duplex | undefined;
+  runtimeSide.onStream = (socket) => {
+    runtimeSocket = socket;
     socket.resume();
   };
   const broken = await upgrade(s.server.port, execPath);
   broken.socket.destroy();
-  if (!runtimeSide?.readableEnded) await once(runtimeSide as Duplex, 'end');
+  if (!runtimeSocket?.readableEnded) await once(runtimeSocket as Duplex, 'end');
 });
 
 test('exec: a command as long as any other server of Kubernetes takes', async () => {
@@ -555,7 +305,7 @@ test('exec: a command as long as any other server of Kubernetes takes', async ()
 
 test('attach takes the terminal from the spec, port-forward the sandbox; a WebSocket goes the same way', async () => {
   await using s = await start();
-  atRuntime = (socket) => void socket.end();
+  runtimeSide.onStream = (socket) => void socket.end();
   (await upgrade(s.server.port, '/attach/default/web/c?output=1&error=1')).socket.end();
   assert.deepEqual(s.calls.at(-1), { container_id: 'id-c', stdin: false, stdout: true, stderr: false, tty: true });
   (await upgrade(s.server.port, '/portForward/default/web')).socket.end();
@@ -590,7 +340,7 @@ test('errors before the upgrade are plain answers', async () => {
 
 test('what the runtime refuses is passed on, and the connection with it ends (CVE-2018-1002105)', async () => {
   await using s = await start();
-  refuseWith = { status: 404, text: 'no such token' };
+  runtimeSide.refuseWith = { status: 404, text: 'no such token' };
   try {
     const { head, rest, socket } = await upgrade(s.server.port, execPath, { first: 'GET /exec/other HTTP/1.1\r\nHost: x\r\n\r\n' });
     assert.match(head, /^HTTP\/1.1 404 /);
@@ -599,7 +349,7 @@ test('what the runtime refuses is passed on, and the connection with it ends (CV
     assert.ok(!text.includes('second request'));
     socket.end();
   } finally {
-    refuseWith = undefined;
+    runtimeSide.refuseWith = undefined;
   }
 });
 
@@ -622,7 +372,7 @@ test('runtime errors have their statuses', async () => {
 
 test('an idle stream ends after its time, and closing the server ends every stream', async () => {
   await using idle = await start({ settings: { streamingConnectionIdleTimeoutMs: 30 } });
-  atRuntime = (socket) => void socket.resume();
+  runtimeSide.onStream = (socket) => void socket.resume();
   const first = await upgrade(idle.server.port, execPath);
   first.socket.on('error', () => undefined);
   await first.rest();

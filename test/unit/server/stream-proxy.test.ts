@@ -43,9 +43,11 @@ test('the output of a runtime that closes with something unread reaches a client
   const proxied: Promise<void>[] = [];
   const proxy = createServer().on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
     const response = new ServerResponse(request);
-    response.assignSocket(socket as Socket);
+    response.assignSocket(request.socket);
     const url = `http://127.0.0.1:${runtimePort}/exec`;
-    proxied.push(proxyUpgrade(request, response, { socket, head }, { url, idleTimeoutMs: 0, signal: never, closing: never }));
+    proxied.push(
+      proxyUpgrade(request, response, { socket, head }, { clock: systemClock, url, idleTimeoutMs: 0, signal: never, closing: never }),
+    );
   });
   const proxyPort = await listening(proxy);
   for (let round = 0; round < 60; round++) {
@@ -80,7 +82,7 @@ test('a client that is slow to take the last of the output gets all of it; one t
     socket._write = (chunk, encoding, callback) =>
       void setTimeout(() => write(chunk, encoding, callback), String(chunk).includes('all of it') ? 500 : 0);
     const url = `http://127.0.0.1:${runtimePort}/exec`;
-    const options = { url, idleTimeoutMs: 0, signal: never, closing: never, lingerMs: 100 };
+    const options = { clock: systemClock, url, idleTimeoutMs: 0, signal: never, closing: never, lingerMs: 100 };
     proxied = proxyUpgrade(request, response, { socket, head }, options);
   });
   const socket = connect({ port: await listening(proxy), host: '127.0.0.1', allowHalfOpen: true });
@@ -131,7 +133,12 @@ for (const slow of ['runtime', 'client'] as const)
       const response = new ServerResponse(request);
       response.assignSocket(socket);
       const url = `http://127.0.0.1:${runtimePort}/exec`;
-      proxied = proxyUpgrade(request, response, { socket, head }, { url, idleTimeoutMs: 0, signal: never, closing: never, lingerMs: 100 });
+      proxied = proxyUpgrade(
+        request,
+        response,
+        { socket, head },
+        { clock: systemClock, url, idleTimeoutMs: 0, signal: never, closing: never, lingerMs: 100 },
+      );
     });
     const client = connect({ port: await listening(proxy), host: '127.0.0.1', allowHalfOpen: true });
     t.after(() => {
@@ -172,7 +179,12 @@ test('a runtime whose streaming server has TLS, with a certificate that it signe
     const response = new ServerResponse(request);
     response.assignSocket(socket);
     const url = `https://127.0.0.1:${runtimePort}/exec`;
-    proxied = proxyUpgrade(request, response, { socket, head }, { url, idleTimeoutMs: 0, signal: never, closing: never, lingerMs: 100 });
+    proxied = proxyUpgrade(
+      request,
+      response,
+      { socket, head },
+      { clock: systemClock, url, idleTimeoutMs: 0, signal: never, closing: never, lingerMs: 100 },
+    );
     proxied.catch(() => socket.destroy());
   });
   const socket = connect({ port: await listening(proxy), host: '127.0.0.1' });
