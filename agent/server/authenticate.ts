@@ -3,6 +3,8 @@ import type { IncomingMessage } from 'node:http';
 import { TLSSocket } from 'node:tls';
 import type { Clock } from '../base/clock.ts';
 import type { User } from './attributes.ts';
+import type { ClientCa } from './client-ca.ts';
+import type { ReviewBudget } from './review-budget.ts';
 import { createTtlCache } from './ttl-cache.ts';
 
 /** The answer to a TokenReview: its `status`. */
@@ -21,6 +23,8 @@ export interface TokenVerdict {
 
 export interface AuthenticationOptions {
   readonly clock: Clock;
+  readonly clientCa: Pick<ClientCa, 'judge'>;
+  readonly budget: ReviewBudget;
   /** `authentication.anonymous.enabled`. */
   readonly anonymous: boolean;
   /** Asks the API server who a token is; absent unless `authentication.webhook.enabled`. */
@@ -29,9 +33,11 @@ export interface AuthenticationOptions {
   readonly tokenTtlMs: number;
 }
 
-/** The user of a request, or undefined: unauthorized. Throws when it cannot be known now. */
+/** The user of a request, or undefined: unauthorized. Throws when it cannot be known now; with code Throttled when too much was asked already. */
 export type Authenticate = (request: IncomingMessage, signal: AbortSignal) => Promise<User | undefined>;
 
+// Of each of the cache's two rooms. A user of an identity provider may be in thousands of groups.
+const cacheBytes = 4 * 1024 * 1024;
 const authenticatedGroup = 'system:authenticated';
 const anonymousUser: User = { name: 'system:anonymous', groups: ['system:unauthenticated'] };
 const tokenProtocolPrefix = 'base64url.bearer.authorization.k8s.io.';
@@ -41,16 +47,22 @@ const tokenProtocolPrefix = 'base64url.bearer.authorization.k8s.io.';
  * but a good token beside a bad certificate is enough, as in upstream's union of authenticators.
  */
 export function createAuthenticator(options: AuthenticationOptions): Authenticate {
-  const reviews = createTtlCache<TokenVerdict>(options.clock, () => options.tokenTtlMs, 2048);
+  const reviews = createTtlCache<TokenVerdict>({
+    clock: options.clock,
+    // Upstream gives both kinds the same time (apiserver, authenticatorfactory/delegating.go); an error is remembered for nobody.
+    ttlMs: () => options.tokenTtlMs,
+    isGood: (verdict) => verdict.authenticated === true,
+    entries: 2048,
+    bytes: cacheBytes,
+  });
   return async (request, signal) => {
-    const certificate = certificateUser(request);
+    const certificate = certificateUser(request, options.clientCa);
     if (certificate !== undefined && certificate !== 'bad') return certificate;
     const token = options.reviewToken === undefined ? undefined : tokenOf(request);
     if (token !== undefined && options.reviewToken !== undefined) {
       const { reviewToken } = options;
-      // The cache holds no secrets.
-      const key = createHash('sha256').update(token).digest('base64');
-      const verdict = await reviews.get(key, () => reviewToken(token, signal));
+      const client = request.socket.remoteAddress ?? '';
+      const verdict = await reviews.get(token, () => options.budget.spend(client, () => reviewToken(token, signal)));
       const name = verdict.user?.username;
       if (verdict.authenticated !== true || !name) return undefined;
       return {
@@ -65,14 +77,13 @@ export function createAuthenticator(options: AuthenticationOptions): Authenticat
   };
 }
 
-function certificateUser(request: IncomingMessage): User | 'bad' | undefined {
+function certificateUser(request: IncomingMessage, clientCa: Pick<ClientCa, 'judge'>): User | 'bad' | undefined {
   const { socket } = request;
   if (!(socket instanceof TLSSocket)) return undefined;
+  const judged = clientCa.judge(socket);
+  if (judged === 'none') return undefined;
+  if ('problem' in judged) return 'bad';
   const certificate = socket.getPeerCertificate();
-  // An empty object: the client showed none.
-  if (certificate.raw === undefined) return undefined;
-  // OpenSSL has checked the chain, the dates, and that the extended key usage, if any is given, has clientAuth.
-  if (!socket.authorized) return 'bad';
   const subject = certificate.subject as unknown as Record<string, string | string[] | undefined>;
   const names = subject.CN;
   const name = Array.isArray(names) ? names.at(-1) : names;
@@ -83,7 +94,7 @@ function certificateUser(request: IncomingMessage): User | 'bad' | undefined {
     name,
     groups: withAuthenticated(groups),
     // As apiserver's pkg/authentication/request/x509 records which certificate it was.
-    extra: { 'authentication.kubernetes.io/credential-id': [`X509SHA256=${createHash('sha256').update(certificate.raw).digest('hex')}`] },
+    extra: { 'authentication.kubernetes.io/credential-id': [`X509SHA256=${createHash('sha256').update(judged.leaf.raw).digest('hex')}`] },
   };
 }
 

@@ -1,7 +1,8 @@
 import type { Clock } from '../base/clock.ts';
-import { AgentError, messageOf } from '../base/errors.ts';
+import { AgentError, hasCode, messageOf } from '../base/errors.ts';
 import type { SubjectAccessReviewSpec, SubjectAccessReviewStatus } from '../model/generated/api.ts';
 import type { RequestAttributes, User } from './attributes.ts';
+import type { ReviewBudget } from './review-budget.ts';
 import { createTtlCache } from './ttl-cache.ts';
 
 /** The part of a SubjectAccessReview's status that decides. */
@@ -12,6 +13,7 @@ export type Authorize = (user: User, attributes: RequestAttributes, signal: Abor
 
 export interface WebhookAuthorizationOptions {
   readonly clock: Clock;
+  readonly budget: ReviewBudget;
   readonly nodeName: string;
   readonly reviewAccess: (spec: SubjectAccessReviewSpec, signal: AbortSignal) => Promise<AccessVerdict>;
   /** `authorization.webhook.cacheAuthorizedTTL`. */
@@ -25,7 +27,13 @@ export const alwaysAllow: Authorize = () => Promise.resolve(true);
 
 /** Mode Webhook: a SubjectAccessReview for each subresource until one is allowed. */
 export function createWebhookAuthorizer(options: WebhookAuthorizationOptions): Authorize {
-  const verdicts = createTtlCache<boolean>(options.clock, (allowed) => (allowed ? options.allowedTtlMs : options.deniedTtlMs), 4096);
+  const verdicts = createTtlCache<boolean>({
+    clock: options.clock,
+    ttlMs: (allowed) => (allowed ? options.allowedTtlMs : options.deniedTtlMs),
+    isGood: (allowed) => allowed,
+    entries: 4096,
+    bytes: 4 * 1024 * 1024,
+  });
   return async (user, { verb, subresources }, signal) => {
     for (const subresource of subresources) {
       const spec: SubjectAccessReviewSpec = {
@@ -36,8 +44,10 @@ export function createWebhookAuthorizer(options: WebhookAuthorizationOptions): A
         resourceAttributes: { verb, version: 'v1', resource: 'nodes', subresource, name: options.nodeName },
       };
       try {
-        if (await verdicts.get(JSON.stringify(spec), async () => (await options.reviewAccess(spec, signal)).allowed)) return true;
+        const review = async (): Promise<boolean> => (await options.reviewAccess(spec, signal)).allowed;
+        if (await verdicts.get(JSON.stringify(spec), () => options.budget.spend(user.name, review))) return true;
       } catch (error) {
+        if (hasCode(error, 'Throttled')) throw error;
         const what = `user=${user.name}, verb=${verb}, resource=nodes, subresource=${subresource}`;
         throw new AgentError('AuthorizationFailed', `Authorization error (${what})`, {
           cause: new Error(messageOf(error), { cause: error }),

@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { AgentError, hasCode, messageOf, unreachable } from '../base/errors.ts';
 import { ownValue } from '../base/own.ts';
-import { attributesOf, forbiddenText } from './attributes.ts';
+import { attributesOf, forbiddenText, type RequestAttributes, type User } from './attributes.ts';
 import type { Authenticate } from './authenticate.ts';
 import type { Authorize } from './authorize.ts';
 import { sendContainerLog } from './container-log.ts';
@@ -62,30 +62,45 @@ export function handlerOf(options: ServerOptions, own: HandlerOptions, closing: 
 
   async function serve(call: Call, method: string, path: string): Promise<void> {
     if (own.authenticate !== undefined && own.authorize !== undefined) {
-      using deadline = clock.deadline(closing, reviewDeadlineMs);
-      const user = await own.authenticate(call.request, deadline.signal).catch((error: unknown) => {
-        log.warn({ err: messageOf(error) }, 'cannot authenticate a request');
-        return undefined;
-      });
-      if (user === undefined) {
-        sendText(call.response, 401, 'Unauthorized');
-        return;
-      }
-      const attributes = attributesOf(method, path);
-      try {
-        if (!(await own.authorize(user, attributes, deadline.signal))) {
-          log.debug({ user: user.name, ...attributes }, 'request forbidden');
-          sendText(call.response, 403, forbiddenText(user, attributes));
-          return;
-        }
-      } catch (error) {
-        if (!hasCode(error, 'AuthorizationFailed')) throw error;
-        log.warn({ user: user.name, err: messageOf(error.cause) }, 'cannot authorize a request');
-        sendText(call.response, 500, error.message);
-        return;
-      }
+      const may = await mayPass(call, own.authenticate, own.authorize, attributesOf(method, path));
+      if (!may) return;
     }
     await answer(options, call, routeOf(method, path, own.switches));
+  }
+
+  /** False when the request has been refused, and answered so. */
+  async function mayPass(call: Call, authenticate: Authenticate, authorize: Authorize, attributes: RequestAttributes): Promise<boolean> {
+    using deadline = clock.deadline(closing, reviewDeadlineMs);
+    let user: User | undefined;
+    try {
+      user = await authenticate(call.request, deadline.signal);
+    } catch (error) {
+      if (hasCode(error, 'Throttled')) return throttle(call.response, error.message);
+      // Upstream refuses too when it cannot ask.
+      log.warn({ err: messageOf(error) }, 'cannot authenticate a request');
+    }
+    if (user === undefined) {
+      sendText(call.response, 401, 'Unauthorized');
+      return false;
+    }
+    try {
+      if (await authorize(user, attributes, deadline.signal)) return true;
+      log.debug({ user: user.name, ...attributes }, 'request forbidden');
+      sendText(call.response, 403, forbiddenText(user, attributes));
+    } catch (error) {
+      if (hasCode(error, 'Throttled')) return throttle(call.response, error.message);
+      if (!hasCode(error, 'AuthorizationFailed')) throw error;
+      log.warn({ user: user.name, err: messageOf(error.cause) }, 'cannot authorize a request');
+      sendText(call.response, 500, error.message);
+    }
+    return false;
+  }
+
+  function throttle(response: ServerResponse, text: string): false {
+    log.debug({ err: text }, 'clients ask for too many reviews');
+    response.setHeader('retry-after', '1');
+    sendText(response, 429, text);
+    return false;
   }
 }
 

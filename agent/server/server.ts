@@ -1,5 +1,4 @@
 import { constants } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
 import type { Server as HttpServer, IncomingMessage, ServerResponse } from 'node:http';
 import type { Server as HttpsServer, ServerOptions as TlsOptions } from 'node:https';
 import type { AddressInfo } from 'node:net';
@@ -7,10 +6,12 @@ import type { SecureContextOptions } from 'node:tls';
 import { AgentError, messageOf } from '../base/errors.ts';
 import { createAuthenticator } from './authenticate.ts';
 import { alwaysAllow, createWebhookAuthorizer } from './authorize.ts';
+import { type ClientCa, openClientCa } from './client-ca.ts';
 import type { ServerOptions } from './contracts.ts';
 import { handlerOf, httpMetrics, sendHealthz, urlOf } from './handle.ts';
 import { createListener, type Handler, listen } from './listener.ts';
 import { sendText } from './reply.ts';
+import { accessReviewLimits, createReviewBudget, tokenReviewLimits } from './review-budget.ts';
 import { type RouteSwitches, routeOf } from './routes.ts';
 import { tlsSettings } from './tls-options.ts';
 
@@ -21,7 +22,6 @@ export interface Server extends AsyncDisposable {
   readonly healthzPort: number | undefined;
 }
 
-const caCheckIntervalMs = 10_000;
 // As long as a Go client waits for a handshake. One that has gone in the middle of it would be kept for the two minutes that are Node's default.
 const handshakeTimeoutMs = 10_000;
 const streamingKinds = new Set(['exec', 'attach', 'portForward']);
@@ -35,8 +35,11 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   const closing = new AbortController();
   await using stack = new AsyncDisposableStack();
   const http = httpMetrics(options.metrics);
+  const clientCa = stack.use(await openClientCa(settings.clientCaFile, clock, log));
   const authenticate = createAuthenticator({
     clock,
+    clientCa,
+    budget: createReviewBudget(clock, tokenReviewLimits),
     anonymous: settings.anonymous,
     tokenTtlMs: settings.tokenTtlMs,
     ...(settings.tokenWebhook ? { reviewToken: options.reviewToken } : {}),
@@ -46,6 +49,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       ? alwaysAllow
       : createWebhookAuthorizer({
           clock,
+          budget: createReviewBudget(clock, accessReviewLimits),
           nodeName: options.nodeName,
           reviewAccess: options.reviewAccess,
           allowedTtlMs: settings.authorizedTtlMs,
@@ -60,7 +64,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   };
 
   const handler = handlerOf(options, { authenticate, authorize, switches, type: 'readwrite', http }, closing.signal);
-  const secure = stack.use(await secureServer(options, handler));
+  const secure = stack.use(secureServer(options, clientCa, handler));
   const port = await listenOn(stack, secure.server, settings.address, settings.port);
 
   let readOnlyPort: number | undefined;
@@ -87,36 +91,25 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   };
 }
 
-async function secureServer(options: ServerOptions, handle: Handler): Promise<{ server: HttpsServer } & AsyncDisposable> {
+function secureServer(options: ServerOptions, clientCa: ClientCa, handle: Handler): { server: HttpsServer } & Disposable {
   const { settings, certificate, clock, log } = options;
   const tls = tlsSettings(settings.tlsMinVersion, settings.tlsCipherSuites, settings.tlsCurvePreferences);
-  const readCa = async (file: string): Promise<string> => {
-    const pem = await readFile(file, 'utf8');
-    if (!pem.includes('-----BEGIN CERTIFICATE-----')) throw new AgentError('Invalid', `no certificate in the client CA file ${file}`);
-    return pem;
-  };
-  let ca: string | undefined;
-  if (settings.clientCaFile !== undefined && settings.clientCaFile !== '') {
-    ca = await readCa(settings.clientCaFile).catch((error: unknown) => {
-      throw new AgentError('Invalid', `authentication.x509.clientCAFile: ${messageOf(error)}`, { cause: error });
-    });
-  }
   const context = (): SecureContextOptions => {
     const now = certificate.current();
     return {
       ...(now === undefined ? {} : { cert: now.certPem, key: now.keyPem }),
-      ...(ca === undefined ? {} : { ca }),
+      ...(clientCa.pem === undefined ? {} : { ca: clientCa.pem }),
       minVersion: tls.minVersion,
       ciphers: tls.ciphers,
       ...(tls.curves === undefined ? {} : { ecdhCurve: tls.curves }),
-      // A resumed session would carry the verdict on a client certificate past a change of the CA.
-      secureOptions: constants.SSL_OP_NO_TICKET,
+      // A resumed session would carry OpenSSL's verdict past a change of the CA; and as Go's servers, none takes another certificate in mid-connection.
+      secureOptions: constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION,
     };
   };
   const listening: TlsOptions = {
     ...context(),
     // Who shows no certificate, or one of another CA, may still have a token.
-    requestCert: ca !== undefined,
+    requestCert: clientCa.pem !== undefined,
     rejectUnauthorized: false,
     handshakeTimeout: handshakeTimeoutMs,
     keepAlive: true,
@@ -134,31 +127,8 @@ async function secureServer(options: ServerOptions, handle: Handler): Promise<{ 
     }
   };
   const subscription = certificate.onChange(apply);
-  let timer: Disposable | undefined;
-  const checkCa = (file: string): void => {
-    timer = clock.after(caCheckIntervalMs, async () => {
-      try {
-        const now = await readCa(file);
-        if (now !== ca) {
-          ca = now;
-          apply();
-          log.info({ file }, 'client CA reloaded');
-        }
-      } catch (error) {
-        log.warn({ file, err: messageOf(error) }, 'client CA cannot be read, the one before stays');
-      }
-      if (timer !== undefined) checkCa(file);
-    });
-  };
-  if (settings.clientCaFile) checkCa(settings.clientCaFile);
-  return {
-    server,
-    async [Symbol.asyncDispose]() {
-      subscription[Symbol.dispose]();
-      timer?.[Symbol.dispose]();
-      timer = undefined;
-    },
-  };
+  clientCa.guard(server, apply);
+  return { server, [Symbol.dispose]: () => subscription[Symbol.dispose]() };
 }
 
 async function listenOn(stack: AsyncDisposableStack, server: HttpServer | HttpsServer, host: string, port: number): Promise<number> {

@@ -18,6 +18,7 @@ import { openJournal } from '../../drivers/journal/journal.ts';
 import { openPodResources } from '../../drivers/journal/pod-resources.ts';
 import { pathOf } from '../../drivers/kube/client.ts';
 import { createObjects } from '../../drivers/kube/objects.ts';
+import { createReviews, noReviews } from '../../drivers/kube/reviews.ts';
 import * as logFiles from '../../drivers/logs/files.ts';
 import { podLogFolders } from '../../drivers/logs/folders.ts';
 import { createRunJournalctl } from '../../drivers/logs/journalctl.ts';
@@ -32,7 +33,7 @@ import { openNotify, watchdogMs } from '../../drivers/systemd/notify.ts';
 import type { Condition } from '../../eviction/thresholds.ts';
 import type { Eviction } from '../../eviction/worker.ts';
 import { startLogRotation } from '../../logs/worker.ts';
-import type { PodStatus, SubjectAccessReview, TokenRequest, TokenReview } from '../../model/generated/api.ts';
+import type { PodStatus, TokenRequest } from '../../model/generated/api.ts';
 import { kubernetesVersion } from '../../model/kubernetes-version.ts';
 import type { AgentPod } from '../../model/pod.ts';
 import { parseQuantity } from '../../model/quantity.ts';
@@ -712,24 +713,7 @@ async function runParts(given: Config, log: Log, outer: AbortSignal, setup: Setu
         runtime: cri,
         journalctl: kc.enableSystemLogQuery ? createRunJournalctl() : undefined,
         readLog: (path, options, s) => readContainerLog(path, options, { clock, log }, s),
-        reviewToken: async (token, s) => {
-          if (cluster === undefined) return { authenticated: false };
-          const review = await cluster.client.create<TokenReview>(
-            pathOf('authentication.k8s.io/v1', 'tokenreviews'),
-            { spec: { token } },
-            s,
-          );
-          return review.status ?? { authenticated: false };
-        },
-        reviewAccess: async (spec, s) => {
-          if (cluster === undefined) return { allowed: false };
-          const review = await cluster.client.create<SubjectAccessReview>(
-            pathOf('authorization.k8s.io/v1', 'subjectaccessreviews'),
-            { spec },
-            s,
-          );
-          return review.status ?? { allowed: false };
-        },
+        ...(cluster === undefined ? noReviews : createReviews(cluster.client)),
         configz: () => encodeKubeletConfiguration(kc),
         checks: healthChecks,
         metrics: metrics.registry,

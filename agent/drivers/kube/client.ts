@@ -348,7 +348,7 @@ export function createKubeClient(options: KubeClientOptions): KubeClient {
     let reconnected = false;
     let renewed = false;
     try {
-      if (call.urgent !== true) await limit.take(signal);
+      if (call.urgent !== true) await limit.take(signal, timeoutMs);
       for (;;) {
         const { headers, token } = await headersFor({ accept: call.accept, contentType }, signal);
         const { requests } = await connected(signal);

@@ -10,7 +10,6 @@ import { silentLog } from '../../../agent/base/log.ts';
 import { createKubeClient, pathOf } from '../../../agent/drivers/kube/client.ts';
 import type { ExecPlugin } from '../../../agent/drivers/kube/kubeconfig.ts';
 import { createLineSplitter } from '../../../agent/drivers/kube/lines.ts';
-import { createRateLimit } from '../../../agent/drivers/kube/rate-limit.ts';
 import { type FakeObject, startFakeKubeApi } from '../../fakes/kube-api.ts';
 import { clientOf, pods, signal, until } from './fixtures.ts';
 
@@ -32,19 +31,6 @@ test('lines: split anywhere, none lost, empty ones left out', () => {
     for (let at = 0; at < bytes.length; at += size) splitter.push(bytes.subarray(at, at + size));
     assert.deepEqual(lines, ['{"a":"ä"}', '{"b":2}']);
   }
-});
-
-test('rate limit: a burst passes, then callers wait their turn', async () => {
-  let now = 0;
-  const slept: number[] = [];
-  const clock = { ...systemClock, mono: () => now, sleep: async (ms: number) => void slept.push(ms) };
-  const limit = createRateLimit(clock, 10, 2);
-  for (let i = 0; i < 4; i++) await limit.take(signal);
-  assert.deepEqual(slept, [100, 200]);
-  now = 10_000;
-  await limit.take(signal);
-  await limit.take(signal);
-  assert.equal(slept.length, 2);
 });
 
 describe('calls', () => {

@@ -20,7 +20,7 @@ export const folder = mkdtempSync(join(tmpdir(), 'server-'));
 after(() => rmSync(folder, { recursive: true }));
 export const file = (name: string) => join(folder, name);
 export const read = (name: string) => readFileSync(file(name), 'utf8');
-const openssl = (...args: string[]) => execFileSync('openssl', args, { cwd: folder, stdio: 'pipe' });
+export const openssl = (...args: string[]) => execFileSync('openssl', args, { cwd: folder, stdio: 'pipe' });
 
 function makeCa(name: string): void {
   openssl(
