@@ -7,10 +7,12 @@ import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync }
 import { request } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { PassThrough, Readable, Writable } from 'node:stream';
 import { after, before, test } from 'node:test';
 import { Agent, WebSocket } from 'undici';
 import { systemClock } from '../../agent/base/clock.ts';
 import { silentLog } from '../../agent/base/log.ts';
+import { runStream } from '../../agent/cli/local/exec-stream.ts';
 import { type CriClient, connectCri } from '../../agent/drivers/cri/client.ts';
 import { readContainerLog } from '../../agent/drivers/logs/read.ts';
 import { openMounts } from '../../agent/drivers/mounts/mounts.ts';
@@ -237,6 +239,32 @@ function insideTests(socket: string, cgroup: string, folder: string): void {
 
   const execPath = (...command: string[]): string =>
     `/exec/test/p/c?output=1&error=1&${new URLSearchParams(command.map((c) => ['command', c]))}`;
+
+  test('keelson exec: the end of the input reaches the command, which ends by itself', { timeout: 60_000 }, async () => {
+    const exec = async (command: string[], input: Readable, stdin = true): Promise<{ code: number; out: string; err: string }> => {
+      const said = { out: '', err: '' };
+      const to = (name: 'out' | 'err'): Writable =>
+        new Writable({
+          write(chunk, _encoding, done) {
+            said[name] += chunk;
+            done();
+          },
+        });
+      const request = { container_id: container, cmd: command, stdin, stdout: true, stderr: true, tty: false };
+      const { url = '' } = await client.exec(request, never);
+      const code = await runStream(url, { stdin, tty: false }, { stdin: input, stdout: to('out'), stderr: to('err') }, never);
+      return { code, ...said };
+    };
+    assert.deepEqual(await exec(['cat'], Readable.from([Buffer.from('hi')])), { code: 0, out: 'hi', err: '' });
+    assert.deepEqual(await exec(['cat'], Readable.from([])), { code: 0, out: '', err: '' });
+    const mebibytes = Array.from({ length: 8 }, () => Buffer.alloc(1024 * 1024, 'x'));
+    assert.equal((await exec(['wc', '-c'], Readable.from(mebibytes))).out.trim(), String(8 * 1024 * 1024));
+    const echoed = await exec(['sh', '-c', 'cat; echo oops >&2; exit 3'], Readable.from(mebibytes));
+    assert.deepEqual([echoed.code, echoed.out.length, echoed.err], [3, 8 * 1024 * 1024, 'oops\n']);
+    // Its input is not read, and has no end.
+    assert.deepEqual(await exec(['echo', 'done'], new PassThrough()), { code: 0, out: 'done\n', err: '' });
+    assert.deepEqual(await exec(['sh', '-c', 'exit 4'], Readable.from([]), false), { code: 4, out: '', err: '' });
+  });
 
   test('exec: output, errors and the exit code', async () => {
     const exec = await open(execPath('sh', '-c', 'echo out; echo err >&2; exit 3'));

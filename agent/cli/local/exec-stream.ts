@@ -1,11 +1,13 @@
 import type { Readable, Writable } from 'node:stream';
 import { AgentError, messageOf } from '../../base/errors.ts';
+import { channel, type RemoteStreams } from './remote-streams.ts';
+import { openSpdyStreams } from './spdy.ts';
 import { openWebSocket } from './websocket.ts';
 
-// Kubernetes' remote command over WebSocket (k8s.io/apimachinery/pkg/util/remotecommand): each message begins with its channel's number.
-const channel = { stdin: 0, stdout: 1, stderr: 2, error: 3, resize: 4, close: 255 } as const;
 // Version 5 can end stdin alone; runtimes before Kubernetes 1.30's streaming library know version 4 only.
 const protocols = ['v5.channel.k8s.io', 'v4.channel.k8s.io'];
+// The channel of version 5 that names another one whose end has come.
+const closeChannel = 255;
 
 interface ExecStatus {
   readonly status?: string;
@@ -44,13 +46,8 @@ export async function runStream(
   signal: AbortSignal,
 ): Promise<number> {
   const { stdin, stdout, stderr } = terminal;
-  using socket = await openWebSocket(url, protocols, signal);
-  const send = (to: number, data: Uint8Array): boolean => {
-    const message = new Uint8Array(data.length + 1);
-    message[0] = to;
-    message.set(data, 1);
-    return socket.send(message);
-  };
+  using socket = await openStreams(url, options, signal);
+  const { send } = socket;
   const resize = (): void => {
     if (!stdout.columns) return;
     send(channel.resize, Buffer.from(JSON.stringify({ Width: stdout.columns, Height: stdout.rows })));
@@ -59,11 +56,8 @@ export async function runStream(
     if (!send(channel.stdin, chunk)) stdin.pause();
   };
   const onInputEnd = (): void => {
-    if (socket.protocol === 'v5.channel.k8s.io') send(channel.close, Uint8Array.of(channel.stdin));
-    else
-      stderr.write(
-        'keelson: the input has ended, which this container runtime (containerd before 2.0) cannot tell the command; Ctrl-C ends it if it waits for more\n',
-      );
+    if (!socket.endInput())
+      stderr.write('keelson: the input has ended, which cannot be told to a terminal; Ctrl-C ends the command if it waits for more\n');
   };
   const takeNoInput = (): void => {
     stdin.off('data', onInput);
@@ -108,11 +102,9 @@ export async function runStream(
       stdin.once('end', onInputEnd);
       stdin.on('data', onInput);
     }
-    for await (const message of socket.messages()) {
-      const [from] = message;
-      const data = message.subarray(1);
+    for await (const { from, data } of socket.messages()) {
       if (from === channel.error) last += data.toString('utf8');
-      const output = from === undefined ? undefined : outputs.get(from);
+      const output = outputs.get(from);
       if (output !== undefined && data.length > 0) await write(output, data);
     }
   } catch (error) {
@@ -129,4 +121,29 @@ export async function runStream(
   if (unread) return brokenPipe;
   if (last === '') throw new AgentError('Unavailable', 'the stream to the container ended without an exit code');
   return exitCodeOf(last);
+}
+
+/**
+ * Opens the command's streams: over SPDY when its input is a file or a pipe, whose end every runtime understands there (containerd before 2.0 only there), over
+ * a WebSocket else. A runtime's address is good for one connection, so the second cannot be tried after the first.
+ */
+async function openStreams(url: string, { stdin, tty }: { stdin: boolean; tty: boolean }, signal: AbortSignal): Promise<RemoteStreams> {
+  if (stdin && !tty) return await openSpdyStreams(url, ['error', 'stdin', 'stdout', 'stderr'], signal);
+  const socket = await openWebSocket(url, protocols, signal);
+  // Each message begins with its channel's number.
+  const send = (to: number, data: Uint8Array): boolean => socket.send(Buffer.concat([Uint8Array.of(to), data]));
+  return {
+    send,
+    endInput() {
+      if (socket.protocol !== 'v5.channel.k8s.io') return false;
+      send(closeChannel, Uint8Array.of(channel.stdin));
+      return true;
+    },
+    onDrain: socket.onDrain,
+    onBroken: socket.onBroken,
+    async *messages() {
+      for await (const message of socket.messages()) yield { from: message[0] ?? channel.error, data: message.subarray(1) };
+    },
+    [Symbol.dispose]: () => socket[Symbol.dispose](),
+  };
 }

@@ -121,7 +121,7 @@ test('a huge input is read no faster than the container takes it, and arrives wh
       if (taken < pieces) taken++;
     },
   });
-  const run = runStream(url, { stdin: true, tty: false }, terminal(stdin), never);
+  const run = runStream(url, { stdin: true, tty: true }, terminal(stdin), never);
   const stalled = await settled(() => taken);
   assert.ok(stalled < pieces / 2, `${stalled} of ${pieces} pieces were read although nobody takes them`);
   there?.resume();
@@ -181,7 +181,7 @@ test('the exit code of a command that leaves its input unread, from a runtime th
       done();
     },
   });
-  assert.equal(await runStream(url, { stdin: true, tty: false }, terminal(endless, stdout), never), 0);
+  assert.equal(await runStream(url, { stdin: true, tty: true }, terminal(endless, stdout), never), 0);
   assert.equal(out, 'out');
   assert.equal(endless.isPaused(), true);
 });
@@ -219,7 +219,7 @@ test('an abort ends it with its reason, before and after the stream stands', asy
     const opened = Promise.withResolvers<void>();
     const url = await runtime(t, () => opened.resolve());
     if (early) controller.abort(new Error('enough'));
-    const run = runStream(url, { stdin: true, tty: false }, terminal(new PassThrough()), controller.signal);
+    const run = runStream(url, { stdin: true, tty: true }, terminal(new PassThrough()), controller.signal);
     if (!early) void opened.promise.then(() => controller.abort(new Error('enough')));
     await assert.rejects(run, /^Error: enough$/);
   }
@@ -248,7 +248,7 @@ test('the end of the input is told, where the protocol can', async (t) => {
       protocol,
     );
     const streams = terminal(Readable.from([]));
-    assert.equal(await runStream(url, { stdin: true, tty: false }, streams, never), 0);
+    assert.equal(await runStream(url, { stdin: true, tty: true }, streams, never), 0);
     assert.deepEqual(seen, expected);
     assert.equal(streams.said().includes('the input has ended'), protocol === 'v4.channel.k8s.io');
   }
