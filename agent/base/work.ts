@@ -1,8 +1,9 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 
+/** Names alone, and of one step back: whatever holds on to more would grow with each run that starts the next. */
 interface Work {
   readonly what: string;
-  readonly within: Work | undefined;
+  readonly startedBy: string | undefined;
 }
 
 const current = new AsyncLocalStorage<Work>();
@@ -12,12 +13,11 @@ const current = new AsyncLocalStorage<Work>();
  * top of the process can be told with what was running. A name must hold no secret.
  */
 export function during<T>(what: string, run: () => T): T {
-  return current.run({ what, within: current.getStore() }, run);
+  return current.run({ what, startedBy: current.getStore()?.what }, run);
 }
 
-/** The names of the work at hand, the innermost first; empty outside of all. */
+/** The name of the work at hand, and of the one that started it; empty outside of all. */
 export function workAtHand(): string[] {
-  const names: string[] = [];
-  for (let work = current.getStore(); work !== undefined; work = work.within) names.push(work.what);
-  return names;
+  const work = current.getStore();
+  return [work?.what, work?.startedBy].filter((name) => name !== undefined);
 }

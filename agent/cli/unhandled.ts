@@ -7,9 +7,9 @@ import { workAtHand } from '../base/work.ts';
  */
 export function onUnhandledError(end: (text: string) => void): void {
   process.on('uncaughtException', (error, origin) => {
-    const [work, ...within] = workAtHand();
-    const where =
-      work === undefined ? 'outside of every loop and request' : `in ${[work, ...within.map((each) => `within ${each}`)].join(', ')}`;
+    const [work, startedBy] = workAtHand();
+    const cause = startedBy === undefined ? '' : `, started by ${startedBy}`;
+    const where = work === undefined ? 'outside of every loop and request' : `in ${work}${cause}`;
     const what = origin === 'unhandledRejection' ? 'a rejection that nobody handled' : 'an error that nobody handled';
     end(`fatal: ${what}, ${where}:\n${inspect(error, { depth: 4, maxStringLength: 4096 })}\n`);
   });

@@ -22,6 +22,17 @@ test('work is known to all that it starts, and to nothing else', async () => {
   assert.deepEqual(await other, ['loop volumes, key b']);
 });
 
+test('runs that start each other keep nothing of those before them', async () => {
+  let names: string[] = [];
+  const run = async (n: number): Promise<void> => {
+    names = workAtHand();
+    await setImmediate();
+    if (n < 1000) await during(`loop pods, key ${n + 1}`, () => run(n + 1));
+  };
+  await during('loop pods, key 0', () => run(0));
+  assert.deepEqual(names, ['loop pods, key 1000', 'loop pods, key 999']);
+});
+
 /** A process like the agent's, with one thing in it that nobody handles. */
 function crash(statement: string) {
   const script = `
