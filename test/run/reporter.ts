@@ -7,6 +7,7 @@ type Event =
   | { readonly type: 'test:complete'; readonly data: Completed }
   | { readonly type: 'test:dequeue'; readonly data: { readonly name: string; readonly file?: string } }
   | { readonly type: 'test:stderr' | 'test:stdout'; readonly data: { readonly file: string; readonly message: string } }
+  | { readonly type: 'test:diagnostic'; readonly data: { readonly file?: string; readonly message: string } }
   | { readonly type: 'other' };
 
 const outcomesFile = process.env.KEELSON_TEST_OUTCOMES;
@@ -32,6 +33,9 @@ export default async function* report(events: AsyncIterable<Event>): AsyncGenera
       // What a file that crashed has written comes after the news of its end.
       if (crashed.has(file)) yield `${indent(message)}\n`;
       else printed.set(file, [...(printed.get(file) ?? []), ...message.trimEnd().split('\n')].slice(-40));
+    } else if (event.type === 'test:diagnostic') {
+      // What a test has counted, such as the cases of a fuzz, belongs to what a run shows.
+      if (event.data.message.startsWith('count: ')) yield `  ${event.data.message}\n`;
     } else if (event.type === 'test:dequeue') {
       if (isFile(event.data)) note({ begun: shown(event.data.file) });
     } else if (event.type === 'test:complete') {

@@ -208,7 +208,7 @@ test('the fuzz of the ports: nothing that a client sends ends the agent', { time
     total += made;
     t.diagnostic(`${port.name}: ${made} connections, ${answers} answered`);
   }
-  t.diagnostic(`fuzz of the ports: ${total} connections, seed ${seed}`);
+  t.diagnostic(`count: fuzz of the ports: ${total} connections, seed ${seed}`);
 
   assert.deepEqual(unhandled, []);
   assert.equal((await get(s.server.port, '/pods')).status, 200);
