@@ -182,6 +182,7 @@ test('the fuzz of the ports: nothing that a client sends ends the agent', { time
     activity: () => undefined,
     events: () => [],
     problems: () => new Map(),
+    passedOver: () => new Map(),
     pressure: () => [],
     drain: async () => undefined,
   });
