@@ -20,7 +20,7 @@ export interface RemoveOptions {
 }
 
 export interface RemoveHow extends RemoveOptions {
-  /** Stop before more than this is removed: `entries` files and folders, `bytes` of files. */
+  /** Stop before more than this is done: `entries` files and folders removed or entered, `bytes` of files. */
   readonly budget?: { readonly entries: number; readonly bytes: number } | undefined;
   /** Told how many files and folders are gone, now and then. What it throws ends the work. */
   readonly progress?: ((removed: number) => void) | undefined;
@@ -73,6 +73,7 @@ class Removal {
   readonly #holder: Folder;
   readonly #stack: Folder[];
   #removed = 0;
+  #steps = 0;
   #bytes = 0;
   #failures = 0;
   #first: AgentError | undefined;
@@ -112,7 +113,8 @@ class Removal {
   /** Takes one entry away, or goes down into it. False when that is over the budget. */
   #take(folder: Folder, name: Buffer, isFolder: boolean): boolean {
     const { budget, foldersOnly } = this.#how;
-    if (budget !== undefined && this.#removed >= budget.entries) return false;
+    // Going down counts too: a chain of thousands of folders is long before anything of it is removed.
+    if (budget !== undefined && this.#steps++ >= budget.entries) return false;
     if (foldersOnly === true && !isFolder) {
       this.#keep(folder, name, 'NotEmpty', 'it is a file, and only folders were to be here');
       return true;
