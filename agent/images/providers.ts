@@ -188,13 +188,13 @@ const answerSchema = z.object({
 
 /** What a plugin wrote on stdout. Throws InvalidArgument; never with a piece of the text, which may be a secret. */
 export function parsePluginAnswer(apiVersion: string, stdout: string): PluginAnswer {
-  let json: unknown;
+  let answer: unknown;
   try {
-    json = JSON.parse(stdout);
+    answer = readYaml(stdout)?.value;
   } catch {
-    throw new AgentError('InvalidArgument', 'error decoding credential provider plugin response from stdout: not JSON');
+    throw new AgentError('InvalidArgument', 'error decoding credential provider plugin response from stdout: neither JSON nor YAML');
   }
-  const found = answerSchema.safeParse(json);
+  const found = answerSchema.safeParse(answer);
   if (!found.success)
     throw new AgentError('InvalidArgument', 'error decoding credential provider plugin response from stdout: wrong kind or fields');
   const { cacheKeyType, cacheDuration, auth } = found.data;

@@ -4,6 +4,7 @@ import { isAbsolute, join } from 'node:path';
 import type { Clock } from '../../base/clock.ts';
 import { AgentError, messageOf } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
+import { readYaml } from '../../model/yaml.ts';
 import type { ExecPlugin, KubeAuth, PemSource } from './kubeconfig.ts';
 
 /** What a TLS connection is made with. A new object whenever any part changed. */
@@ -214,9 +215,10 @@ async function runExecPlugin(plugin: ExecPlugin, auth: KubeAuth, clock: Clock, s
     status?: { token?: string; expirationTimestamp?: string | null; clientCertificateData?: string; clientKeyData?: string };
   };
   try {
-    answer = JSON.parse(stdout);
-  } catch (error) {
-    return fail('printed something that is not JSON', error);
+    // client-go takes YAML too. Nothing of the text goes into the error: it may be a secret.
+    answer = (readYaml(stdout)?.value ?? {}) as typeof answer;
+  } catch {
+    return fail('printed something that is neither JSON nor YAML');
   }
   if (answer.kind !== 'ExecCredential') return fail(`printed kind ${answer.kind ?? '(none)'}, expected ExecCredential`);
   if (answer.apiVersion !== plugin.apiVersion) {

@@ -351,7 +351,8 @@ describe('identities', () => {
 
   const broken: { name: string; script: string; says: RegExp; more?: Partial<ExecPlugin> }[] = [
     { name: 'fails', script: 'echo no such user >&2; exit 3', says: /exit code 3: no such user/ },
-    { name: 'prints text', script: 'echo hello', says: /not JSON/ },
+    { name: 'prints text', script: 'echo hello', says: /printed kind \(none\), expected ExecCredential/ },
+    { name: 'prints half of it', script: `echo '{"kind": "SECRET'`, says: /printed something that is neither JSON nor YAML$/ },
     { name: 'prints nothing useful', script: credential({}), says: /neither a token nor a client certificate/ },
     { name: 'prints half a pair', script: credential({ clientCertificateData: 'x' }), says: /without its key/ },
     {

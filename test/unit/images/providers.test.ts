@@ -90,7 +90,8 @@ const answer = (fields: object): string =>
   });
 
 for (const [name, stdout, message] of [
-  ['no JSON', 'password: SECRET', /not JSON/],
+  ['no answer', 'password: SECRET', /wrong kind or fields/],
+  ['no JSON', 'password: [SECRET', /neither JSON nor YAML/],
   ['another version', answer({ apiVersion: 'credentialprovider.kubelet.k8s.io/v1beta1' }), /did not match expected/],
   ['no cache key type', answer({ cacheKeyType: 'Planet' }), /valid cacheKeyType: Planet/],
   ['another kind', answer({ kind: 'Pod' }), /wrong kind/],
