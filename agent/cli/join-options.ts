@@ -7,7 +7,8 @@ import { leniently } from '../config/decode.ts';
 import { parseDuration } from '../config/duration.ts';
 import { readBootstrapToken } from '../identity/bootstrap-token.ts';
 import { readPins } from '../identity/x509.ts';
-import { describeRepeated, readAllYaml, type YamlDocument } from '../model/yaml.ts';
+import { describeRepeated } from '../model/repeated-key.ts';
+import { readAllYaml, type YamlDocument } from '../model/yaml.ts';
 
 /** A flag of a command, for parsing and for `--help`. */
 export interface CommandFlag {

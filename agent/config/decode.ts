@@ -1,6 +1,7 @@
 import type * as z from 'zod';
 import { AgentError, messageOf } from '../base/errors.ts';
-import { describeRepeated, readYaml } from '../model/yaml.ts';
+import { describeRepeated } from '../model/repeated-key.ts';
+import { readYaml } from '../model/yaml.ts';
 import { isObject, type PartialKubeletConfiguration, schema, withoutNulls } from './kubelet-configuration.ts';
 
 // How upstream reads a KubeletConfiguration (pkg/kubelet/kubeletconfig/util/codec): strictly first, and when only that fails, leniently with a warning. So a

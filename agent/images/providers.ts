@@ -3,7 +3,8 @@ import * as z from 'zod';
 import { AgentError, messageOf } from '../base/errors.ts';
 import { ownValue, setOwn } from '../base/own.ts';
 import type { ServiceAccount } from '../model/generated/api.ts';
-import { describeRepeated, readYaml } from '../model/yaml.ts';
+import { describeRepeated } from '../model/repeated-key.ts';
+import { readYaml } from '../model/yaml.ts';
 import { type DockerConfig, matchesImage, parseSchemeless } from './credentials.ts';
 import { parseGoDuration } from './go-duration.ts';
 

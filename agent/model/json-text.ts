@@ -1,4 +1,4 @@
-import type { RepeatedKey } from './yaml.ts';
+import type { RepeatedKey } from './repeated-key.ts';
 
 const token = /"(?:[^"\\]|\\.)*"|-?\d[-+.\deE]*|[{}[\],:\n]/g;
 

@@ -17,21 +17,13 @@ import {
 } from 'yaml';
 import { AgentError } from '../base/errors.ts';
 import { readJson } from './json-text.ts';
+import type { RepeatedKey } from './repeated-key.ts';
 import { indentFlows } from './yaml-indent.ts';
 import { keyText, resolveScalar } from './yaml-scalar.ts';
 
 // The one reader and writer of YAML. It follows Kubernetes' own, sigs.k8s.io/yaml over go-yaml v2, which the writers of manifests and configurations tried
 // their files with. The library tells the structure; what scalars, keys, merges and aliases mean is decided here. test/unit/model/yaml.test.ts compares it
 // with upstream's.
-
-/** A key that stands more than once in a mapping. The last one counts. */
-export interface RepeatedKey {
-  readonly key: string;
-  /** Where the mapping is, such as `spec.containers[0]`; empty for the document itself. */
-  readonly at: string;
-  /** Of the last one, counted from 1. */
-  readonly line: number;
-}
 
 /** A document that holds something. */
 export interface YamlDocument {
@@ -52,11 +44,6 @@ export function readYaml(text: string): YamlDocument | undefined {
 /** Every document that holds something. Throws AgentError `InvalidYaml` when one of them cannot be read. */
 export function readAllYaml(text: string): YamlDocument[] {
   return [...documentsOf(text)];
-}
-
-/** A repeated key in words, for warnings and errors. */
-export function describeRepeated({ key, at, line }: RepeatedKey): string {
-  return `line ${line}: the key ${JSON.stringify(key)} stands more than once in ${at === '' ? 'the document' : at}`;
 }
 
 function invalid(problem: string, cause?: unknown): AgentError {

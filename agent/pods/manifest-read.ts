@@ -1,5 +1,6 @@
 import { AgentError, messageOf } from '../base/errors.ts';
-import { describeRepeated, type RepeatedKey, readAllYaml, readYaml, type YamlDocument } from '../model/yaml.ts';
+import { describeRepeated, type RepeatedKey } from '../model/repeated-key.ts';
+import { readAllYaml, readYaml, type YamlDocument } from '../model/yaml.ts';
 import { isMapping } from './manifest-check.ts';
 
 /** A Pod as a manifest has it. */
