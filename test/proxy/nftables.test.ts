@@ -6,10 +6,11 @@ import { createNft } from '../../proxy/backends/nftables/nft.ts';
 import { createNftables } from '../../proxy/backends/nftables/worker.ts';
 import { anEndpoint, aService, aSlice } from '../fakes/services.ts';
 import { drive } from './drive.ts';
-import { addresses, createNetwork, type Network, networkFiles, type Place } from './network.ts';
+import { addresses, addresses6, createNetwork, type Network, networkFiles, type Place } from './network.ts';
 
 let network: Network;
-const nft = () => createNft('ip', { clock: systemClock, command: [...network.inside('node'), 'nft'], files: networkFiles(network) });
+const nft = (family: 'ip' | 'ip6' = 'ip') =>
+  createNft(family, { clock: systemClock, command: [...network.inside('node'), 'nft'], files: networkFiles(network) });
 const nftables = () => createNftables('ip', nft(), () => performance.now());
 
 const a = (state: 'ready' | 'notReady' = 'ready') => anEndpoint(addresses['pod-a'], { node: 'node', state });
@@ -33,6 +34,8 @@ describe('nftables under change', () => {
       ['node', addresses.node],
     ] as const)
       for (const protocol of ['tcp', 'udp'] as const) await network.ask(place, { do: 'serve', protocol, address, port: 8080 });
+    for (const place of ['pod-a', 'pod-b'] as const)
+      await network.ask(place, { do: 'serve', protocol: 'tcp', address: addresses6[place], port: 8080 });
   });
   beforeEach(() => void network.run('node', 'nft', 'flush', 'ruleset'));
   after(async () => await network[Symbol.asyncDispose]());
@@ -67,6 +70,35 @@ describe('nftables under change', () => {
     driven.set(aService());
     await driven.settled();
     assert.doesNotMatch(network.run('node', 'nft', 'list', 'map', 'ip', 'keelson-services', 'affinity'), /elements/);
+  });
+
+  test('affinity in IPv6: one endpoint per client, another when it goes, and nothing is left when it is switched off', async () => {
+    const six = (place: 'pod-a' | 'pod-b') => anEndpoint(addresses6[place], { node: 'node' });
+    const service = (spec: object) => aService({ spec: { clusterIP: 'fd96::1', ipFamilies: ['IPv6'], ...spec } });
+    const slice = (...endpoints: ReturnType<typeof six>[]) => aSlice(endpoints, { addressType: 'IPv6' });
+    const backend = createNftables('ip6', nft('ip6'), () => performance.now());
+    await using driven = await drive(backend, { objects: [service(sticky), slice(six('pod-a'), six('pod-b'))], family: 'ip6' });
+    const given = async () => {
+      const request = { do: 'connect', protocol: 'tcp', address: 'fd96::1', port: 80, count: 20, timeoutMs: 700 } as const;
+      return [...new Set((await network.ask('outside', request)).map(({ said }) => said.split(' ')[0] ?? ''))];
+    };
+    const [first = '', ...others] = await given();
+    assert.deepEqual(others, []);
+    const kept = first.includes('::10') ? six('pod-b') : six('pod-a');
+    driven.set(slice(kept));
+    await driven.settled();
+    assert.deepEqual(await given(), [`[${kept.addresses[0]}]:8080`]);
+    driven.set(slice(six('pod-a'), six('pod-b')));
+    await driven.settled();
+    assert.deepEqual(await given(), [`[${kept.addresses[0]}]:8080`]);
+    driven.set(service({}));
+    await driven.settled();
+    assert.doesNotMatch(
+      network.run('node', 'nft', 'list', 'table', 'ip6', 'keelson-services'),
+      /clients-|client-ports-|sticky-|remember-[0-9]/,
+    );
+    assert.equal((await given()).length, 2);
+    assert.deepEqual(driven.events, []);
   });
 
   for (const [name, port, service] of [

@@ -1,7 +1,7 @@
 // A transaction as data: elements that come and go, and chains that come before them.
 import type { Family } from '../../model/address.ts';
 import { type Layout, layoutVersion, tableName } from './layout.ts';
-import { type Chain, ruleText } from './rule.ts';
+import { type Chain, type NftSet, ruleText } from './rule.ts';
 
 /** An element of a set or map; `value` undefined in a set. All of it as nft writes it. */
 export interface Element {
@@ -19,6 +19,8 @@ export interface ElementOp extends Element {
 /** Either all of it takes effect at once, or nothing. */
 export interface Batch {
   readonly family: Family;
+  /** Sets and maps that the table does not have yet. */
+  readonly sets?: readonly NftSet[];
   /** Chains that the table does not have yet, in an order in which each comes after those it names. */
   readonly chains: readonly Chain[];
   /** In order: a key whose value changes is deleted first. */
@@ -30,12 +32,15 @@ export function isEmpty({ chains, elements }: Batch): boolean {
 }
 
 /** Commands for `nft -f`, or joined by `; ` for one line of `nft -i`. */
-export function batchCommands({ family, chains, elements }: Batch): string[] {
+export function batchCommands({ family, sets = [], chains, elements }: Batch): string[] {
   const table = `${family} ${tableName}`;
-  const commands = chains.flatMap(({ name, rules }) => [
-    `add chain ${table} ${name}`,
-    ...rules.map((rule) => `add rule ${table} ${name} ${ruleText(rule, family)}`),
-  ]);
+  const commands = [
+    ...sets.map(({ name, kind, spec }) => `add ${kind} ${table} ${name} { ${spec} }`),
+    ...chains.flatMap(({ name, rules }) => [
+      `add chain ${table} ${name}`,
+      ...rules.map((rule) => `add rule ${table} ${name} ${ruleText(rule, family)}`),
+    ]),
+  ];
   let run: ElementOp[] = [];
   const flush = (): void => {
     const [first] = run;

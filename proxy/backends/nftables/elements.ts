@@ -3,7 +3,7 @@
 import type { Endpoint } from '../../model/endpoints.ts';
 import type { Frontend } from '../../model/frontend.ts';
 import type { Element, ElementOp } from './batch.ts';
-import { endpointMap, type PickVariant, pickChainName, rememberChainName } from './demand.ts';
+import { endpointMap, type PickVariant, pickChainName, rememberChainName, stickyId } from './demand.ts';
 
 /** The elements of one frontend, as the kernel has or should have them. */
 export interface FrontendElements {
@@ -28,7 +28,8 @@ export function elementKey({ address, protocol, port }: Pick<Frontend, 'address'
 
 export function elementsOf(frontend: Frontend): FrontendElements {
   const { kind, policy, sources } = frontend;
-  const seconds = affinityOf(frontend);
+  const seconds = frontend.affinitySeconds;
+  const sticky = stickyOf(frontend);
   const nodePort = kind === 'nodePort';
   const internal = kind === 'clusterIP';
   const verdicts = new Map<string, string | undefined>();
@@ -38,7 +39,7 @@ export function elementsOf(frontend: Frontend): FrontendElements {
   const slots = slotsOf(main?.endpoints);
   const localSlots = internal || policy === 'Cluster' ? [] : slotsOf(frontend.local?.endpoints);
   const pick = (variant: Pick<PickVariant, 'masquerade' | 'local' | 'count'>): string =>
-    `goto ${pickChainName({ nodePort, sticky: seconds !== undefined, ...variant })}`;
+    `goto ${pickChainName({ nodePort, sticky, ...variant })}`;
   if (slots.length + localSlots.length > 0) {
     if (internal || policy === 'Cluster') verdicts.set(names.frontends, pick({ masquerade: !internal, local: false, count: slots.length }));
     else {
@@ -46,7 +47,8 @@ export function elementsOf(frontend: Frontend): FrontendElements {
       if (slots.length > 0) verdicts.set(names.cluster, pick({ masquerade: false, local: false, count: slots.length }));
       if (localSlots.length > 0) verdicts.set(names.local, pick({ masquerade: false, local: true, count: localSlots.length }));
     }
-    if (seconds !== undefined) verdicts.set(names.remember, `goto ${rememberChainName(seconds)}`);
+    if (seconds !== undefined)
+      verdicts.set(names.remember, `goto ${rememberChainName(seconds, typeof sticky === 'string' ? sticky : undefined)}`);
   }
   if (frontend.closed !== undefined) verdicts.set(names.closed, frontend.closed === 'drop' ? 'drop' : 'goto refused');
   if (sources !== undefined) verdicts.set('guarded', undefined);
@@ -63,12 +65,13 @@ export function elementsOf(frontend: Frontend): FrontendElements {
 }
 
 /**
- * Seconds of affinity, where the table can keep it. nft 1.0.6 aborts on an `update` whose key and
- * value take more than two registers (netlink_linearize.c: `dreg < ctx->reg_low`), which all of
- * IPv6 do.
+ * How a frontend's clients are remembered: in the map of all clients, or in maps of its own. nft
+ * 1.0.6 aborts on an `update` whose key or value takes more than a register of 16 bytes
+ * (netlink_linearize.c: `dreg < ctx->reg_low`), so that IPv6 has room for a client alone.
  */
-function affinityOf({ family, affinitySeconds }: Frontend): number | undefined {
-  return family === 'ip' ? affinitySeconds : undefined;
+function stickyOf(frontend: Frontend): boolean | string {
+  if (frontend.affinitySeconds === undefined) return false;
+  return frontend.family === 'ip' ? true : stickyId(elementKey(frontend));
 }
 
 interface SetNames {

@@ -7,7 +7,7 @@ import type { Batch } from './batch.ts';
 import { layoutVersion } from './layout.ts';
 import type { Listing } from './listing.ts';
 import type { Netfilter, SetContent } from './netfilter.ts';
-import type { Chain, Condition, Field, Hook, Rule } from './rule.ts';
+import type { Action, Chain, Condition, Field, Hook, Rule } from './rule.ts';
 
 /** The first packet of a connection, as it enters the node or leaves a process on it. */
 export interface Packet {
@@ -73,6 +73,11 @@ export function createInterpreter(): Interpreter {
     },
     apply: async (batch) => await transact((state) => applyBatch(state, batch)),
     fill: async (content) => await transact((state) => replaceContent(state, content)),
+    drop: async (chains, sets) =>
+      await transact((state) => {
+        for (const name of chains) if (!state.chains.delete(name)) refuse(`no chain ${name}`);
+        for (const name of sets) if (!state.sets.delete(name)) refuse(`no set ${name}`);
+      }),
     read: async (elements) => (table === undefined ? undefined : listingOf(table, elements)),
     readSet: async (set) => new Map(table?.sets.get(set)),
     routeLoopbackTo: async () => undefined,
@@ -104,7 +109,8 @@ function refuse(message: string): never {
   throw new AgentError(batchRefused, message);
 }
 
-function applyBatch(state: TableState, { chains, elements }: Batch): void {
+function applyBatch(state: TableState, { sets, chains, elements }: Batch): void {
+  for (const { name } of sets ?? []) if (!state.sets.has(name)) state.sets.set(name, new Map());
   for (const chain of chains) {
     if (state.chains.has(chain.name)) refuse(`chain ${chain.name} has its rules already`);
     addChain(state, chain);
@@ -131,7 +137,9 @@ function addChain(state: TableState, chain: Chain): void {
 }
 
 function namesIn(statement: Rule[number]): string[] {
-  return 'set' in statement ? [statement.set] : 'map' in statement ? [statement.map] : [];
+  if ('set' in statement) return [statement.set];
+  if (!('map' in statement)) return [];
+  return [statement.map, ...('ports' in statement && statement.ports !== undefined ? [statement.ports] : [])];
 }
 
 function requireChain(state: TableState, verdict: string | undefined): void {
@@ -252,14 +260,14 @@ class Run {
         case 'translate': {
           const endpoint = this.#look(statement.map, statement.fields);
           if (endpoint === undefined) return undefined;
-          const [address = '', port] = endpoint.split(' . ');
+          const [address = '', port = this.#look(statement.ports ?? '', statement.fields)] = endpoint.split(' . ');
           this.#daddr = address;
           this.#dport = Number(port);
           this.#translated = true;
           return 'accept';
         }
         case 'remember':
-          this.#table?.sets.get(statement.map)?.set(this.#key(rememberKey), `${this.#daddr} . ${this.#dport}`);
+          this.#remember(statement);
           break;
         default:
           return unreachable(statement);
@@ -294,6 +302,13 @@ class Run {
       default:
         return unreachable(condition);
     }
+  }
+
+  #remember({ fields, map, ports }: Action & { readonly do: 'remember' }): void {
+    const sets = this.#table?.sets;
+    const key = this.#key(fields);
+    sets?.get(map)?.set(key, ports === undefined ? `${this.#daddr} . ${this.#dport}` : this.#daddr);
+    if (ports !== undefined) sets?.get(ports)?.set(key, `${this.#dport}`);
   }
 
   /** Of an interval set the last part of a key may be a CIDR. */
@@ -339,5 +354,3 @@ class Run {
     }
   }
 }
-
-const rememberKey: readonly Field[] = ['originalSaddr', 'originalDaddr', 'protocol', 'originalDport'];

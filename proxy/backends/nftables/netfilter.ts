@@ -24,6 +24,8 @@ export interface Netfilter extends AsyncDisposable {
   apply(batch: Batch, signal: AbortSignal): Promise<void>;
   /** Replaces the elements of a set. */
   fill(content: SetContent, signal: AbortSignal): Promise<void>;
+  /** Removes chains, in this order, and sets that nothing refers to any more. */
+  drop(chains: readonly string[], sets: readonly string[], signal: AbortSignal): Promise<void>;
   /** What is there, with elements or without; undefined when there is no table. */
   read(elements: boolean, signal: AbortSignal): Promise<Listing | undefined>;
   /** The elements of one set alone; empty when it is not there. */

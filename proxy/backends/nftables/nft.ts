@@ -28,6 +28,10 @@ export function createNft(family: Family, options: NftOptions): Netfilter {
     },
     apply: (batch, signal) => nft.run(batchCommands(batch), signal),
     fill: ({ set, keys }, signal) => nft.load(setText(family, set, keys), signal),
+    drop: (chains, sets, signal) => {
+      const removals = [...chains.map((name) => `delete chain ${table} ${name}`), ...sets.map((name) => `delete map ${table} ${name}`)];
+      return nft.load(`${removals.join('\n')}\n`, signal);
+    },
     async read(elements, signal) {
       const text = await nft.list([...(elements ? [] : ['-t']), 'list', 'table', family, tableName], signal);
       return text === undefined ? undefined : parseListing(text);

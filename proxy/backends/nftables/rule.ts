@@ -45,9 +45,17 @@ export type Action =
   | { readonly do: 'jump' | 'goto'; readonly chain: string }
   | { readonly do: 'drop' | 'masquerade' | 'reset' | 'unreachable' }
   /** Sends the connection to the address and port that the map has; without one, goes on. */
-  | { readonly do: 'translate'; readonly fields: readonly Field[]; readonly map: string }
+  | { readonly do: 'translate'; readonly fields: readonly Field[]; readonly map: string; readonly ports?: string }
   /** Remembers the connection's endpoint for its client, for some seconds. */
-  | { readonly do: 'remember'; readonly map: string; readonly seconds: number };
+  | {
+      readonly do: 'remember';
+      readonly fields: readonly Field[];
+      readonly map: string;
+      readonly ports?: string;
+      readonly seconds: number;
+    };
+
+// With `ports`, `map` has the address and that one the port: what nft 1.0.6 can write for IPv6.
 
 export type Rule = readonly Statement[];
 
@@ -74,8 +82,6 @@ export interface NftSet {
   readonly spec: string;
 }
 
-const clientKey: readonly Field[] = ['originalSaddr', 'originalDaddr', 'protocol', 'originalDport'];
-
 /** The text of a rule in the language of nft 1.0.6. */
 export function ruleText(rule: Rule, family: Family): string {
   return rule.map((statement) => statementText(statement, family)).join(' ');
@@ -101,13 +107,16 @@ function statementText(statement: Statement, family: Family): string {
       return 'reject';
     case 'masquerade':
       return 'masquerade fully-random';
-    case 'translate':
-      return `dnat ${family} to ${fieldsText(statement.fields, family)} map @${statement.map}`;
-    case 'remember':
-      return (
-        `update @${statement.map} { ${fieldsText(clientKey, family)} timeout ${statement.seconds}s` +
-        ` : ${fieldsText(['daddr', 'dport'], family)} }`
-      );
+    case 'translate': {
+      const lookup = (map: string): string => `${fieldsText(statement.fields, family)} map @${map}`;
+      return `dnat ${family} to ${lookup(statement.map)}${statement.ports === undefined ? '' : ` : ${lookup(statement.ports)}`}`;
+    }
+    case 'remember': {
+      const key = `${fieldsText(statement.fields, family)} timeout ${statement.seconds}s`;
+      const update = (map: string, ...value: Field[]): string => `update @${map} { ${key} : ${fieldsText(value, family)} }`;
+      const { map, ports } = statement;
+      return ports === undefined ? update(map, 'daddr', 'dport') : `${update(map, 'daddr')} ${update(ports, 'dport')}`;
+    }
     default:
       return unreachable(statement);
   }

@@ -3,9 +3,9 @@
 import type { Family } from '../../model/address.ts';
 import type { Change } from '../backend.ts';
 import type { Batch, Element, ElementOp } from './batch.ts';
-import { chainsFor } from './demand.ts';
+import { demandOf } from './demand.ts';
 import { diffFrontend, elementKey, elementsOf, type FrontendElements, noElements } from './elements.ts';
-import type { Chain } from './rule.ts';
+import type { Chain, NftSet } from './rule.ts';
 
 /** What the kernel acknowledged last. */
 export interface Committed {
@@ -59,9 +59,9 @@ export function stage(committed: Committed, changes: readonly Change[]): Staged 
   }
   // Grouped by set, so that a set is named once.
   const elements = [...bySet(deletes), ...bySet(adds)];
-  const chains = newChains(committed, adds);
+  const { sets, chains } = demanded(committed, adds);
   return {
-    batch: { family: committed.family, chains, elements },
+    batch: { family: committed.family, sets, chains, elements },
     lost,
     commit() {
       for (const [key, row] of after) {
@@ -112,13 +112,17 @@ function bySet(elements: readonly ElementOp[]): ElementOp[] {
   return [...Map.groupBy(elements, ({ set }) => set).values()].flat();
 }
 
-function newChains({ chains, markBit }: Committed, adds: readonly ElementOp[]): Chain[] {
+/** Chains that the verdicts go to and the table does not have, with the sets that they need. */
+function demanded({ chains, markBit }: Committed, adds: readonly ElementOp[]): { sets: NftSet[]; chains: Chain[] } {
+  const sets = new Map<string, NftSet>();
   const needed = new Map<string, Chain>();
   for (const { value } of adds) {
     if (!value?.startsWith('goto ')) continue;
     const name = value.slice('goto '.length);
     if (chains.has(name) || needed.has(name)) continue;
-    for (const chain of chainsFor(name, markBit) ?? []) if (!chains.has(chain.name)) needed.set(chain.name, chain);
+    const demand = demandOf(name, markBit);
+    for (const set of demand?.sets ?? []) sets.set(set.name, set);
+    for (const chain of demand?.chains ?? []) if (!chains.has(chain.name)) needed.set(chain.name, chain);
   }
-  return [...needed.values()];
+  return { sets: [...sets.values()], chains: [...needed.values()] };
 }

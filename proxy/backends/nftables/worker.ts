@@ -2,11 +2,12 @@ import { AgentError, hasCode } from '../../../agent/base/errors.ts';
 import type { Family } from '../../model/address.ts';
 import { type Backend, type BackendSettings, batchRefused } from '../backend.ts';
 import { adopt } from './adopt.ts';
+import { forgetClients, leftovers } from './affinity.ts';
 import { type ElementOp, isEmpty } from './batch.ts';
 import type { FrontendElements } from './elements.ts';
 import { type Layout, layout, layoutVersion, nodePortIps, tableName } from './layout.ts';
 import type { Netfilter, SetContent } from './netfilter.ts';
-import { type Committed, type LostEndpoints, sharedKey, stage } from './staging.ts';
+import { type Committed, sharedKey, stage } from './staging.ts';
 
 /** A dump of everything after a refusal, at most so often, ms: halving refuses many times in a row. */
 const doubtMs = 5000;
@@ -74,7 +75,9 @@ export function createNftables(family: Family, netfilter: Netfilter, mono: () =>
       }
     }
     commit();
-    if (lost.length > 0) await forgetClients(lost, signal);
+    if (lost.length === 0) return;
+    await forgetClients(family, netfilter, lost, signal);
+    await dropLeftovers(signal);
   }
 
   /** A batch may be refused because somebody changed our table: then no Service is to blame. */
@@ -90,6 +93,7 @@ export function createNftables(family: Family, netfilter: Netfilter, mono: () =>
     if (listing === undefined || [...rules].some(([name, text]) => listing.chains.get(name) !== text)) return false;
     if ([...committed.chains].some((name) => !listing.chains.has(name))) return false;
     if (depth === 'structure') return true;
+    await dropLeftovers(signal);
     const found = adopt(family, listing);
     return (
       found.frontends.size === committed.frontends.size &&
@@ -99,31 +103,17 @@ export function createNftables(family: Family, netfilter: Netfilter, mono: () =>
     );
   }
 
-  /**
-   * Clients that were sent to endpoints which are gone choose anew. An element may expire between
-   * listing and deleting, which refuses the deletion: then the list is read again.
-   */
-  async function forgetClients(lost: readonly LostEndpoints[], signal: AbortSignal): Promise<void> {
-    for (let turn = 0; ; turn++) {
-      const clients = await netfilter.readSet('affinity', signal);
-      const elements = [...clients].flatMap(([key, value]): ElementOp[] => {
-        const [, daddr, ...port] = key.split(' . ');
-        const place = port.join(' . ');
-        const gone = lost.some(
-          ({ frontend, endpoints }) => endpoints.has(value ?? '') && (frontend === `${daddr} . ${place}` || frontend === place),
-        );
-        return gone ? [{ op: 'delete', set: 'affinity', key, value }] : [];
-      });
-      if (elements.length === 0) return;
-      try {
-        // One by one in the end: what expired is no reason to keep the others.
-        for (const part of turn < 3 ? [elements] : elements.map((each) => [each]))
-          await netfilter.apply({ family, chains: [], elements: part }, signal);
-        return;
-      } catch (error) {
-        if (!hasCode(error, batchRefused) || turn > 100) throw error;
-      }
+  async function dropLeftovers(signal: AbortSignal): Promise<void> {
+    const { chains, sets } = leftovers(committed);
+    if (chains.length === 0) return;
+    try {
+      await netfilter.drop(chains, sets, signal);
+    } catch (error) {
+      // Kernels before 6.2 forget slowly that a chain is no longer referred to: the next time, then.
+      if (!hasCode(error, batchRefused)) throw error;
+      return;
     }
+    for (const name of chains) committed.chains.delete(name);
   }
 
   return {
@@ -142,6 +132,7 @@ export function createNftables(family: Family, netfilter: Netfilter, mono: () =>
         });
       if (elements.length > 0) await netfilter.apply({ family, chains: [], elements }, signal);
       for (const element of elements) committed.shared.delete(sharedKey(element));
+      await dropLeftovers(signal);
       const cidrs = (settings?.serviceCidrs ?? []).filter((cidr) => cidr.family === family).map(({ text }) => text);
       await netfilter.fill({ set: 'service-cidrs', keys: cidrs }, signal);
     },

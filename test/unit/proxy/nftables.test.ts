@@ -17,7 +17,7 @@ import { planService } from '../../../proxy/model/plan.ts';
 import { serviceRow } from '../../../proxy/model/service-row.ts';
 import { sliceRow } from '../../../proxy/model/slice-row.ts';
 import { anEndpoint, aService, aSlice } from '../../fakes/services.ts';
-import { settingsOf } from '../../proxy/drive.ts';
+import { drive, settingsOf } from '../../proxy/drive.ts';
 
 const node = { name: 'node', zone: '', addresses: { ip: '172.30.0.2' } };
 const settings = settingsOf({}, 'ip');
@@ -295,6 +295,86 @@ describe('the table', () => {
     assert.equal(await backend.audit('structure', signal), false);
   });
 });
+
+describe('whatever happens', () => {
+  const act = fc.oneof(
+    fc.record({
+      do: fc.constant('service'),
+      name: fc.constantFrom('a', 'b', 'c'),
+      spec: fc.record({
+        type: fc.constantFrom('ClusterIP', 'NodePort'),
+        externalIPs: fc.subarray(['192.0.2.1', '10.96.0.2']),
+        externalTrafficPolicy: fc.constantFrom('Cluster', 'Local'),
+        internalTrafficPolicy: fc.constantFrom('Cluster', 'Local'),
+        sessionAffinity: fc.constantFrom('None', 'ClientIP'),
+      }),
+      ranges: fc.subarray(['10.0.0.0/8', '10.1.0.0/16', '11.0.0.0/8']),
+    }),
+    fc.record({ do: fc.constant('slice'), name: fc.constantFrom('a', 'b', 'c'), hosts: fc.subarray([1, 2, 3, 4, 5]) }),
+    fc.record({ do: fc.constantFrom('delete', 'flush', 'settle', 'steal'), name: fc.constantFrom('a', 'b', 'c') }),
+  ) as fc.Arbitrary<{ do: string; name: string; spec: object; ranges: string[]; hosts: number[] }>;
+
+  test('property: the kernel has at rest what a fresh start on an empty kernel would give it', async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(act, { maxLength: 16 }), async (acts) => {
+        const interpreter = createInterpreter();
+        const objects = new Map<string, Service | EndpointSlice>();
+        const driven = await drive(
+          createNftables('ip', interpreter, () => performance.now()),
+          { objects: [] },
+        );
+        for (const each of acts) {
+          const clusterIP = `10.96.0.${'abc'.indexOf(each.name) + 1}`;
+          const key = `${each.do} ${each.name}`;
+          if (each.do === 'service') {
+            const ports = [{ name: 'http', port: 80, nodePort: 30080 }];
+            const spec = { ...each.spec, clusterIP, loadBalancerSourceRanges: each.ranges };
+            objects.set(key, aService({ name: each.name, spec, ports, ingress: ['192.0.2.7'] }));
+          }
+          if (each.do === 'slice')
+            objects.set(
+              key,
+              aSlice(
+                each.hosts.map((host) => anEndpoint(`10.1.0.${host}`, { node: host > 3 ? 'node' : 'far' })),
+                { service: each.name, name: each.name },
+              ),
+            );
+          const object = objects.get(key);
+          if (object !== undefined) driven.set(object);
+          if (each.do === 'delete' && objects.delete(`service ${each.name}`)) driven.deleteService(`default/${each.name}`);
+          if (each.do === 'flush') interpreter.flush();
+          if (each.do === 'steal') await interpreter.fill({ set: 'cluster-ips', keys: [] }, signal).catch(() => undefined);
+          if (each.do === 'settle') await driven.settled();
+        }
+        driven.proxy.audit('ip');
+        await driven.settled();
+        await new Promise(setImmediate);
+        await driven.settled();
+        const fresh = createInterpreter();
+        await using other = await drive(
+          createNftables('ip', fresh, () => performance.now()),
+          { objects: [...objects.values()] },
+        );
+        await driven.proxy[Symbol.asyncDispose]();
+        await other.settled();
+        const [is, wanted] = await Promise.all([canonical(interpreter), canonical(fresh)]);
+        assert.deepEqual(is, wanted);
+      }),
+      { numRuns: 60 },
+    );
+  });
+});
+
+/** Elements of all sets in order; of endpoints which there are, since their slots tell of the past. */
+async function canonical(interpreter: ReturnType<typeof createInterpreter>): Promise<[string, string[]][]> {
+  const listing = await interpreter.read(true, signal);
+  return [...(listing?.sets ?? [])].map(([set, elements]) => {
+    const texts = [...elements].map(([key, value]) =>
+      /endpoints/.test(set) ? `${key.replace(/ \. \d+$/, '')} : ${value}` : `${key} : ${value}`,
+    );
+    return [set, texts.sort()];
+  });
+}
 
 describe('where loopback may go', () => {
   // As a node with a pod on a veth shows it; numbers are little-endian.
