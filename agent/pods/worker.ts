@@ -139,6 +139,8 @@ interface Machine {
   readonly failureCounts: Map<string, number>;
   /** By container: the attempt whose BackOff event has been recorded. */
   readonly backoffTold: Map<string, number | undefined>;
+  /** When (mono, ms) a container begins to wait for another reason than it is told to; undefined: not by itself. */
+  reasonChangesAt: number | undefined;
   /** The event that its end takes too long has been recorded. */
   overdueTold: boolean;
   /** The problem of the node's network that its last event told of. */
@@ -147,6 +149,9 @@ interface Machine {
 
 // Failed steps are tried again after this, doubling; what they wait for usually announces itself earlier (a watched object, an event of the runtime).
 const retryPolicy: BackoffPolicy = { initialMs: 500, maxMs: 10_000 };
+// How long a container that could not be started waits for that reason before it waits for its back-off: a kubelet tells the one until it next looks at the
+// pod, which is after its backOffPeriod at the least (pkg/kubelet/pod_workers.go completeWork).
+const failureShownMs = 10_000;
 const keptSteps = 64;
 const leftoverAuditMs = 120_000;
 
@@ -331,6 +336,7 @@ export function startPods(options: PodsOptions): Pods {
       waiting: [],
       failureCounts: new Map(),
       backoffTold: new Map(),
+      reasonChangesAt: undefined,
       overdueTold: false,
       networkTold: undefined,
     };
@@ -429,7 +435,7 @@ export function startPods(options: PodsOptions): Pods {
     const order = plan.actions.toSorted((a, b) => Number(b.kind === 'createSandbox') - Number(a.kind === 'createSandbox'));
     if (observed !== undefined) for (const action of order) launch(uid, machine, observed, action);
     if (observed !== undefined || published.phase !== undefined) publish(uid, machine, observed, published, now.wall);
-    return earliest(plan.wakeAt, tellOverdue(machine, now.mono));
+    return earliest(earliest(plan.wakeAt, machine.reasonChangesAt), tellOverdue(machine, now.mono));
   }
 
   /** Records once that the runtime takes too long to end the pod; returns when to look again, on mono. */
@@ -641,14 +647,19 @@ export function startPods(options: PodsOptions): Pods {
       // That the sandbox cannot be made is told by an event; a container waits to be created all the same.
       if (reason !== 'FailedCreatePodSandBox') reasons.set(name, { reason, message });
     }
+    machine.reasonChangesAt = undefined;
     for (const [name, crash] of work.crashes) {
       const latest = latestContainer(observed, name);
       const endedAt = latest === undefined ? work.resets.get(name)?.endedAt : latest.state === 'exited' ? latest.finishedAt : undefined;
       if (endedAt === undefined || backoffUntil(crash, hashOf(pod, name), endedAt, wall) === undefined) continue;
-      const message = crashLoopMessage(pod, name, crash.delayMs);
-      // What the last start failed with is told while the next one waits, as by a kubelet (its reason cache): the back-off alone tells nobody what to mend.
-      if (!reasons.has(name)) reasons.set(name, { reason: 'CrashLoopBackOff', message });
       const attempt = latest?.restartCount ?? work.resets.get(name)?.attempt;
+      // One that is being started again without having waited is in no back-off: that begins with its next end.
+      if (work.inFlight.has(`start:${name}`) && machine.backoffTold.get(name) !== attempt) continue;
+      const message = crashLoopMessage(pod, name, crash.delayMs);
+      // What the last start failed with comes first, or nobody would read what to mend; then the back-off, by which alerts know a container that loops.
+      const failureUntil = endedAt + failureShownMs;
+      if (!reasons.has(name) || wall >= failureUntil) reasons.set(name, { reason: 'CrashLoopBackOff', message });
+      else machine.reasonChangesAt = earliest(machine.reasonChangesAt, clock.mono() + failureUntil - wall);
       if (machine.lifecycle.kind === 'syncing' && machine.backoffTold.get(name) !== attempt) {
         machine.backoffTold.set(name, attempt);
         const where = `${pod.metadata.name}_${pod.metadata.namespace}(${pod.metadata.uid})`;

@@ -3,6 +3,7 @@ import { Client, credentials } from '@grpc/grpc-js';
 import type { ExecSyncRequest, ExecSyncResponse } from '../../cri-protos/generated/cri.ts';
 import type { Clock } from '../base/clock.ts';
 import { hasCode, messageOf } from '../base/errors.ts';
+import { grpcCodeName, grpcStatusText } from '../base/grpc-status.ts';
 import { dialErrorText, isConnectionRefused, joinHostPort } from '../base/net-errors.ts';
 
 /** How one attempt of a probe ended. */
@@ -117,7 +118,8 @@ export async function grpcAttempt(
             const protocol = 'this server does not implement the grpc health protocol (grpc.health.v1.Health)';
             resolve(failure(`error: ${protocol}: ${error.details}`));
           } else if (error?.code === grpcDeadlineExceeded) resolve(failure(`timeout: health rpc did not complete within ${timeoutText}`));
-          else if (error !== null) resolve(failure(`error: health rpc probe failed: ${error.message}`));
+          else if (error !== null)
+            resolve(failure(`error: health rpc probe failed: ${grpcStatusText(grpcCodeName(error.code), error.details)}`));
           else if (status !== 1) resolve(failure(`service unhealthy (responded with "${servingStatuses[status ?? 0] ?? status}")`));
           else resolve({ kind: 'success' });
         },

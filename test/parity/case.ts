@@ -50,6 +50,8 @@ export type Case = {
   readonly until?: Until;
   /** What is done after that, one after the other. */
   readonly steps?: readonly Step[];
+  /** It never rests: all that was told of it counts, not only how it is told in the end. */
+  readonly loops?: boolean;
   /** Comes from a manifest on the node instead of from the API. */
   readonly isStatic?: boolean;
 };

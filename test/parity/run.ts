@@ -111,7 +111,7 @@ async function compareOne(one: Case, sides: Sides, acceptance: Acceptance): Prom
     }),
   );
   const look = (): Difference[] => {
-    const lines = (side: LiveSide): string[] => [...linesOf(side.view(one), side), ...(missed.get(side) ?? [])];
+    const lines = (side: LiveSide): string[] => [...side.lines(one), ...(missed.get(side) ?? [])];
     return differences(one.name, lines(sides.keelson), lines(sides.upstream));
   };
   const giveUpAt = performance.now() + settleMs;

@@ -9,13 +9,15 @@ import { watchPods } from '../testbed/pod-watch.ts';
 import { type AgentKind, type LabRecord, labPaths, type NodeRecord } from '../testbed/record.ts';
 import { waitFor } from '../testbed/wait.ts';
 import type { Act, Case, NamespacedObject } from './case.ts';
-import { isAgentEvent, type Side, type View } from './normalise.ts';
+import { isAgentEvent, linesOf, type Side, type View } from './normalise.ts';
 import { fixtures } from './pods/parts.ts';
 
 export type LiveSide = Side & {
   readonly agent: AgentKind;
   /** What is known of the pod of a case: its state now, or the last one before it went. */
   view(one: Case): View;
+  /** What is told of the pod of a case: as it is now, or of one that loops all that was told. */
+  lines(one: Case): string[];
   isGone(one: Case): boolean;
   create(one: Case): Promise<void>;
   act(one: Case, act: Act): Promise<void>;
@@ -38,7 +40,15 @@ export async function openSide(lab: LabRecord, node: NodeRecord, namespace: stri
   await api(lab, '/api/v1/namespaces', { method: 'POST', body: { metadata: { name: namespace } } });
   await waitFor(`the service account of ${namespace}`, 30_000, () => api(lab, `${home}/serviceaccounts/default`));
   for (const one of fixtures) await create(one);
-  const watch = await watchPods(lab, namespace, ({ pod }) => void seen.set(pod.metadata?.name ?? '', pod));
+  const side: Side = { nodeName: node.name, namespace };
+  /** By name of a pod that loops. */
+  const told = new Map<string, Set<string>>();
+  const watch = await watchPods(lab, namespace, ({ pod }) => {
+    const name = pod.metadata?.name ?? '';
+    seen.set(name, pod);
+    const before = told.get(name);
+    if (before !== undefined) for (const line of linesOf({ pod, events: [] }, side)) before.add(line);
+  });
   const looking = lookAtEvents();
 
   async function create({ kind, name, body }: NamespacedObject): Promise<void> {
@@ -59,6 +69,11 @@ export async function openSide(lab: LabRecord, node: NodeRecord, namespace: stri
   const nameOf = (one: Case): string => (one.isStatic === true ? `${one.name}-${node.name}` : one.name);
   const manifestOf = (one: Case): string => join(manifests, `${one.name}.yaml`);
   const podPath = (one: Case): string => `${home}/pods/${nameOf(one)}`;
+
+  const view = (one: Case): View => ({
+    pod: watch.pods.get(nameOf(one)) ?? seen.get(nameOf(one)),
+    events: events.get(nameOf(one)) ?? [],
+  });
 
   const podFor = (one: Case): Pod => ({
     apiVersion: 'v1',
@@ -82,9 +97,11 @@ export async function openSide(lab: LabRecord, node: NodeRecord, namespace: stri
     agent: node.agent ?? lab.agent,
     nodeName: node.name,
     namespace,
-    view: (one) => ({ pod: watch.pods.get(nameOf(one)) ?? seen.get(nameOf(one)), events: events.get(nameOf(one)) ?? [] }),
+    view,
+    lines: (one) => [...new Set([...(told.get(nameOf(one)) ?? []), ...linesOf(view(one), side)])],
     isGone: (one) => seen.has(nameOf(one)) && !watch.pods.has(nameOf(one)),
     async create(one) {
+      if (one.loops === true) told.set(nameOf(one), new Set());
       if (one.isStatic === true) writeFileSync(manifestOf(one), stringify(podFor(one)));
       else await api(lab, `${home}/pods`, { method: 'POST', body: podFor(one) });
     },

@@ -1,26 +1,6 @@
 import type { ServiceError } from '@grpc/grpc-js';
 import { AgentError, hasCode, messageOf } from '../../base/errors.ts';
-
-// gRPC's status codes by number, spelt as Go's `codes` spells them: those words reach events and statuses.
-const codeNames = [
-  'OK',
-  'Canceled',
-  'Unknown',
-  'InvalidArgument',
-  'DeadlineExceeded',
-  'NotFound',
-  'AlreadyExists',
-  'PermissionDenied',
-  'ResourceExhausted',
-  'FailedPrecondition',
-  'Aborted',
-  'OutOfRange',
-  'Unimplemented',
-  'Internal',
-  'Unavailable',
-  'DataLoss',
-  'Unauthenticated',
-] as const;
+import { grpcCodeName, grpcStatusText } from '../../base/grpc-status.ts';
 
 /**
  * What a gRPC peer answered, or why it could not be asked. `code` is the status code's name (NotFound, Unavailable, …), `details` the peer's own words
@@ -30,7 +10,7 @@ export class GrpcError extends AgentError {
   readonly details: string;
 
   constructor(code: string, details: string, options?: { cause?: unknown }) {
-    super(code, `rpc error: code = ${code} desc = ${details}`, options);
+    super(code, grpcStatusText(code, details), options);
     this.name = 'GrpcError';
     this.details = details;
   }
@@ -43,7 +23,7 @@ export function translateGrpcError(error: unknown, call: string): AgentError {
     // Such a request fails in the serializer, before anything is sent.
     return new AgentError('Internal', `${call}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
   }
-  return new GrpcError(codeNames[error.code] ?? 'Unknown', error.details, { cause: error });
+  return new GrpcError(grpcCodeName(error.code), error.details, { cause: error });
 }
 
 /** A call that its signal ended. One whose deadline did reads as in Go; of any other the message is the signal's reason. */

@@ -151,7 +151,7 @@ export const statics: readonly Case[] = [
   { name: 'static', spec: podOf(idle()), isStatic: true },
   { name: 'static-ends', spec: job(shell('exit 3')), isStatic: true, until: 'ended' },
   { name: 'static-host-network', spec: podOf(idle(), { hostNetwork: true, priorityClassName: 'system-node-critical' }), isStatic: true },
-  { name: 'static-crash-loop', spec: podOf(shell('exit 1')), isStatic: true, until: { waiting: 'CrashLoopBackOff' } },
+  { name: 'static-crash-loop', spec: podOf(shell('exit 1')), isStatic: true, until: { waiting: 'CrashLoopBackOff' }, loops: true },
   {
     name: 'static-image-missing',
     spec: podOf(idle({ image: 'registry.k8s.io/none/none:9' })),

@@ -48,16 +48,19 @@ export const images: readonly Case[] = [
     name: 'command-missing',
     spec: podOf({ name: 'main', image: busybox, command: ['/no/such'] }),
     until: { waiting: 'RunContainerError' },
+    loops: true,
   },
   {
     name: 'command-not-in-path',
     spec: podOf({ name: 'main', image: busybox, command: ['nosuch'] }),
     until: { waiting: 'RunContainerError' },
+    loops: true,
   },
   {
     name: 'command-no-exec',
     spec: podOf({ name: 'main', image: busybox, command: ['/etc/passwd'] }),
     until: { waiting: 'RunContainerError' },
+    loops: true,
   },
   { name: 'command-missing-once', spec: job({ name: 'main', image: busybox, command: ['/no/such'] }), until: 'ended' },
   {
@@ -66,7 +69,7 @@ export const images: readonly Case[] = [
     until: 'ended',
   },
   { name: 'workdir-missing', spec: job(shell('pwd', { workingDir: '/made/here' })), until: 'ended' },
-  { name: 'workdir-a-file', spec: podOf(idle({ workingDir: '/etc/passwd' })), until: { waiting: 'RunContainerError' } },
+  { name: 'workdir-a-file', spec: podOf(idle({ workingDir: '/etc/passwd' })), until: { waiting: 'RunContainerError' }, loops: true },
   {
     name: 'args-expanded',
     spec: job({

@@ -1,7 +1,7 @@
 // Probes of every kind, passing and failing, and lifecycle hooks.
 import type { Container, LifecycleHandler, Probe } from '../../../agent/model/generated/api.ts';
 import type { Case, Until } from '../case.ts';
-import { agnhost, idle, podOf, quick, shell } from './parts.ts';
+import { agnhost, idle, job, podOf, quick, shell } from './parts.ts';
 
 const unhealthy = { event: 'Unhealthy' } as const;
 const web = (more: Partial<Container>): Container => ({
@@ -23,8 +23,8 @@ const bare = (name: string, probe: Probe, until: Until = unhealthy): Case => ({
 });
 const live = (name: string, container: Container): Case => ({
   name,
-  spec: podOf(container, { terminationGracePeriodSeconds: 1 }),
-  until: { all: [unhealthy, { restarts: 1 }] },
+  spec: job(container, { terminationGracePeriodSeconds: 1 }),
+  until: 'ended',
 });
 const once = { failureThreshold: 1, initialDelaySeconds: 1 };
 
@@ -114,6 +114,7 @@ const started = (name: string, postStart: LifecycleHandler, until: Until): Case 
   name,
   spec: podOf(idle({ lifecycle: { postStart } }), { terminationGracePeriodSeconds: 1 }),
   until,
+  loops: until !== 'ready',
 });
 const hookError = { all: [{ event: 'FailedPostStartHook' }, { waiting: 'PostStartHookError' }] } as const;
 const stopped = (name: string, preStop: LifecycleHandler, graceSeconds = 5): Case => ({

@@ -5,7 +5,7 @@ import { busybox, idle, job, podOf, shell, waits } from './parts.ts';
 
 const looping = { all: [{ restarts: 1 }, { waiting: 'CrashLoopBackOff' }] } as const;
 const ends = (name: string, container: Container): Case => ({ name, spec: job(container), until: 'ended' });
-const loops = (name: string, container: Container, until: Until = looping): Case => ({ name, spec: podOf(container), until });
+const loops = (name: string, container: Container, until: Until = looping): Case => ({ name, spec: podOf(container), until, loops: true });
 const sidecar = (more: Partial<Container> = {}): Container => idle({ name: 'side', restartPolicy: 'Always', ...more });
 const log = '/dev/termination-log';
 
@@ -38,10 +38,10 @@ export const restarts: readonly Case[] = [
   loops('crash-loop', shell('exit 1')),
   loops('crash-loop-of-success', shell('true')),
   loops('crash-loop-message', shell(`echo why > ${log}; exit 2`)),
-  { name: 'crash-loop-of-one', spec: podOf([shell('exit 1'), idle({ name: 'second' })]), until: looping },
-  { name: 'on-failure-fails', spec: podOf(shell('exit 1'), { restartPolicy: 'OnFailure' }), until: looping },
+  { name: 'crash-loop-of-one', spec: podOf([shell('exit 1'), idle({ name: 'second' })]), until: looping, loops: true },
+  { name: 'on-failure-fails', spec: podOf(shell('exit 1'), { restartPolicy: 'OnFailure' }), until: looping, loops: true },
   { name: 'on-failure-succeeds', spec: podOf(shell('true'), { restartPolicy: 'OnFailure' }), until: 'ended' },
-  { name: 'container-restarts-in-once-pod', spec: job(shell('exit 1', { restartPolicy: 'Always' })), until: looping },
+  { name: 'container-restarts-in-once-pod', spec: job(shell('exit 1', { restartPolicy: 'Always' })), until: looping, loops: true },
   {
     name: 'restart-rule',
     spec: job(
@@ -51,6 +51,7 @@ export const restarts: readonly Case[] = [
       }),
     ),
     until: looping,
+    loops: true,
   },
   {
     name: 'restart-rule-other-code',
@@ -63,7 +64,7 @@ export const restarts: readonly Case[] = [
     until: 'ended',
   },
   { name: 'init', spec: podOf(idle(), { initContainers: [shell('true', { name: 'first' }), shell('true', { name: 'next' })] }) },
-  { name: 'init-fails', spec: podOf(idle(), { initContainers: [shell('exit 1', { name: 'first' })] }), until: looping },
+  { name: 'init-fails', spec: podOf(idle(), { initContainers: [shell('exit 1', { name: 'first' })] }), until: looping, loops: true },
   {
     name: 'init-fails-once',
     spec: job(idle(), { initContainers: [shell('exit 5', { name: 'first' }), shell('true', { name: 'next' })] }),
@@ -73,7 +74,12 @@ export const restarts: readonly Case[] = [
   { name: 'init-message', spec: podOf(idle(), { initContainers: [shell(`echo done > ${log}`, { name: 'first' })] }) },
   { name: 'sidecar', spec: podOf(idle(), { initContainers: [sidecar()] }) },
   { name: 'sidecar-of-job', spec: job(shell('true'), { initContainers: [sidecar()], terminationGracePeriodSeconds: 2 }), until: 'ended' },
-  { name: 'sidecar-crashes', spec: podOf(idle(), { initContainers: [sidecar({ command: ['sh', '-c', 'exit 1'] })] }), until: looping },
+  {
+    name: 'sidecar-crashes',
+    spec: podOf(idle(), { initContainers: [sidecar({ command: ['sh', '-c', 'exit 1'] })] }),
+    until: looping,
+    loops: true,
+  },
   {
     name: 'sidecar-not-started',
     spec: podOf(idle(), {

@@ -84,6 +84,7 @@ export const volumes: readonly Case[] = [
     name: 'mount-over-file',
     spec: podOf(idle({ volumeMounts: [at('/etc/passwd')] }), { volumes: [volume({ emptyDir: {} })] }),
     until: { waiting: 'RunContainerError' },
+    loops: true,
   },
   {
     name: 'mount-sub-path',
