@@ -425,14 +425,12 @@ async function preStop(
     handler,
     signal,
   ).catch((error: unknown) => {
-    // A hook that fails does not keep the container alive; nor does one that goes on after its time, and ends with the container.
+    // A hook that fails does not keep the container alive; nor does one that goes on after its time, and fails with the container's end.
     if (signal.aborted) throw error;
-    if (!overdue) deps.recordEvent(pod, 'Warning', 'FailedPreStopHook', 'PreStopHook failed', fieldPathOf(pod, action.container));
+    deps.recordEvent(pod, 'Warning', 'FailedPreStopHook', 'PreStopHook failed', fieldPathOf(pod, action.container));
   });
-  let overdue = false;
   const { promise: late, resolve } = Promise.withResolvers<void>();
   using _timer = clock.after(action.graceSeconds * 1000, () => {
-    overdue = true;
     // Not called off: a kubelet waits for it no longer and lets it run (kuberuntime_container.go executePreStopHook).
     hook.catch(() => undefined);
     resolve();

@@ -46,7 +46,11 @@ export async function runHook(
       const result = await deps.execSync({ container_id: containerId, cmd, timeout: 0 }, signal);
       output = Buffer.concat([Buffer.from(result.stdout ?? []), Buffer.from(result.stderr ?? [])]).toString('utf8');
       if ((result.exit_code ?? 0) !== 0)
-        throw new AgentError('HookFailed', `command '${command.join(' ')}' exited with ${result.exit_code}`);
+        // As the CRI client of a kubelet says it (cri-client pkg/remote_runtime.go ExecSync).
+        throw new AgentError(
+          'HookFailed',
+          `command '${command.join(' ')}' exited with ${result.exit_code}: ${Buffer.from(result.stderr ?? []).toString('utf8')}`,
+        );
     } catch (error) {
       throw new AgentError(
         'HookFailed',

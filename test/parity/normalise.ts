@@ -18,6 +18,7 @@ const patterns: readonly [RegExp, string][] = [
   [/\bfd00:10:244:[0-9a-f:]+/g, 'POD-IP6'],
   [/\b172\.30\.0\.1\d\b/g, 'NODE-IP'],
   [/\bfd00:172:30::1\d\b/g, 'NODE-IP6'],
+  [/\bkube-api-access-[a-z0-9]{5}\b/g, 'kube-api-access-X'],
   // The near end of a connection has a port of its own.
   [/((?:POD|NODE)-IP6?\]?):\d+->/g, '$1:PORT->'],
   [/\/proc\/(?:self|\d+)\/fd\/\d+/g, '/proc/N/fd/N'],

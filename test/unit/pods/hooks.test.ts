@@ -130,7 +130,7 @@ test("an exec hook's command is expanded, and what its variables stand for is to
   await assert.rejects(failed, (error: Error) => {
     assert.match(
       error.message,
-      /^Exec lifecycle hook \(\[say \$\(TOKEN\)\]\) .*error: command 'say \$\(TOKEN\)' exited with 3, message: "no"$/,
+      /^Exec lifecycle hook \(\[say \$\(TOKEN\)\]\) .*error: command 'say \$\(TOKEN\)' exited with 3: no, message: "no"$/,
     );
     return true;
   });
