@@ -65,7 +65,7 @@ export type ImageRequest = {
   readonly podSandboxConfig?: PodSandboxConfig | undefined;
   /** Given only when images go by runtime handler (RuntimeClassInImageCriApi gate). */
   readonly runtimeHandler?: string | undefined;
-} & ({ readonly container: Container } | { readonly imageVolume: ImageVolumeSource });
+} & ({ readonly container: Container } | { readonly imageVolume: ImageVolumeSource; readonly mountedBy?: Container });
 
 export interface ImagePresent {
   /** The runtime's ID of the image: what containers are created with and statuses show. */
@@ -149,7 +149,7 @@ export function createImages(options: ImagesOptions): Images {
     const backoffKey = `${pod.metadata.uid}_${target.image}`;
     const emit = (event: ImageEvent): void => options.onEvent(pod, event.type, event.reason, event.message, target.fieldPath);
     const fail = (reason: ImageReason, message: string, retryAt: number | undefined, cause?: unknown): never => {
-      if (target.fieldPath !== undefined) emit({ type: 'Warning', reason: 'Failed', message: `Error: ${reason}` });
+      if (target.starts !== undefined) options.onEvent(pod, 'Warning', 'Failed', `Error: ${reason}`, target.starts);
       throw new ImageError(reason, message, retryAt, { cause });
     };
     let credentials: Promise<readonly Credential[]> | undefined;
@@ -319,14 +319,29 @@ function specOf(request: ImageRequest, image: string): { image: string; annotati
   return { image, annotations: request.pod.metadata.annotations ?? {}, runtime_handler: request.runtimeHandler ?? '' };
 }
 
-/** The image that is asked for, and the field of the pod that asks. */
-function targetOf(request: ImageRequest): { image: string; pullPolicy: string | undefined; fieldPath: string | undefined } {
+interface Target {
+  readonly image: string;
+  readonly pullPolicy: string | undefined;
+  /** The container whose image it is; a volume's has none. */
+  readonly fieldPath: string | undefined;
+  /** The container that cannot start without it. */
+  readonly starts: string | undefined;
+}
+
+/** The image that is asked for, and the fields of the pod that ask. */
+function targetOf(request: ImageRequest): Target {
   if ('imageVolume' in request) {
     const { reference = '', pullPolicy } = request.imageVolume;
-    return { image: reference, pullPolicy, fieldPath: undefined };
+    const starts = request.mountedBy === undefined ? undefined : fieldPathOf(request.pod, request.mountedBy);
+    return { image: reference, pullPolicy, fieldPath: undefined, starts };
   }
-  const { name, image = '', imagePullPolicy } = request.container;
-  const kind = containersOf(request.pod).find(({ container }) => container.name === name)?.kind ?? 'app';
+  const { image = '', imagePullPolicy } = request.container;
+  const fieldPath = fieldPathOf(request.pod, request.container);
+  return { image, pullPolicy: imagePullPolicy, fieldPath, starts: fieldPath };
+}
+
+function fieldPathOf(pod: AgentPod, { name }: Container): string {
+  const kind = containersOf(pod).find(({ container }) => container.name === name)?.kind ?? 'app';
   const list = kind === 'init' ? 'initContainers' : kind === 'ephemeral' ? 'ephemeralContainers' : 'containers';
-  return { image, pullPolicy: imagePullPolicy, fieldPath: `spec.${list}{${name}}` };
+  return `spec.${list}{${name}}`;
 }

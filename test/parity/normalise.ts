@@ -19,6 +19,8 @@ const patterns: readonly [RegExp, string][] = [
   [/\b172\.30\.0\.1\d\b/g, 'NODE-IP'],
   [/\bfd00:172:30::1\d\b/g, 'NODE-IP6'],
   [/\bkube-api-access-[a-z0-9]{5}\b/g, 'kube-api-access-X'],
+  // Cluster DNS runs on one of the two nodes.
+  [/\bused: \d+, capacity\b/g, 'used: N, capacity'],
   // The near end of a connection has a port of its own.
   [/((?:POD|NODE)-IP6?\]?):\d+->/g, '$1:PORT->'],
   [/\/proc\/(?:self|\d+)\/fd\/\d+/g, '/proc/N/fd/N'],

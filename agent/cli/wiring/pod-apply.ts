@@ -243,7 +243,7 @@ export function createPodApply(options: PodApplyOptions): PodsOptions['apply'] &
       const [{ imageRef }] = await Promise.all([
         images.ensureImage({ pod, container, pullSecrets, podSandboxConfig }, signal),
         ...mountedImages(pod, container).map(async ({ name, image }) => {
-          const volume = await images.ensureImage({ pod, imageVolume: image, pullSecrets, podSandboxConfig }, signal);
+          const volume = await images.ensureImage({ pod, imageVolume: image, mountedBy: container, pullSecrets, podSandboxConfig }, signal);
           const ofPod = imageVolumes.get(pod.metadata.uid) ?? new Map<string, ImageSpec>();
           imageVolumes.set(pod.metadata.uid, ofPod);
           ofPod.set(name, {

@@ -101,6 +101,13 @@ export const operations: { [K in OperationName]: Operation<K> } = {
   /** Makes the directories of `subPath` that are missing, with the mode of `base`, never outside of it. */
   async makeSubPathDirectory({ base, subPath }) {
     try {
+      // What is there, or leads elsewhere, is for the mount to judge (pkg/kubelet/kubelet_pods.go makeMounts): only what is not there is made.
+      await fs.promises.stat(path.join(base, subPath));
+      return undefined;
+    } catch (error) {
+      if (!isErrno(error, 'ENOENT')) return undefined;
+    }
+    try {
       makeBeneath(base, subPath);
     } catch (error) {
       throw fromFsError(error, `cannot create subPath directory ${subPath}`);

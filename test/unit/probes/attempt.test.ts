@@ -291,7 +291,10 @@ test('grpc: the health protocol', async () => {
   assert.deepEqual(await check('what'), { kind: 'failure', message: 'service unhealthy (responded with "UNKNOWN")' });
   assert.deepEqual(await check('hang', server.port, 100), { kind: 'failure', message: 'timeout: health rpc did not complete within 0.1s' });
   const odd = await check('odd');
-  assert.match(odd.kind === 'failure' ? odd.message : '', /^error: health rpc probe failed: rpc error: code = NotFound desc = unknown service$/);
+  assert.match(
+    odd.kind === 'failure' ? odd.message : '',
+    /^error: health rpc probe failed: rpc error: code = NotFound desc = unknown service$/,
+  );
   using bare = await start(false);
   const other = await check('', bare.port);
   assert.match(other.kind === 'failure' ? other.message : '', /^error: this server does not implement the grpc health protocol/);
