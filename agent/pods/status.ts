@@ -186,7 +186,9 @@ const neverSeen: ContainerState = {
  */
 function endAll(pod: AgentPod, inits: readonly ContainerStatus[], apps: readonly ContainerStatus[]): void {
   const begun = ({ state, lastState }: ContainerStatus): boolean => state?.waiting === undefined || lastState?.terminated !== undefined;
-  const last = inits.at(-1);
+  const computed = inits.at(-1);
+  // As the API shows it: one that ends with 0 because the pod is ended has not completed (pkg/kubelet/status hasPodInitialized).
+  const last = pod.status?.initContainerStatuses?.find(({ name }) => name === computed?.name) ?? computed;
   const initialized =
     last === undefined ||
     apps.some(begun) ||

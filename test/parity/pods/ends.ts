@@ -83,13 +83,13 @@ export const ends: readonly Case[] = [
     finalizers: ['example.com/hold'],
     steps: [{ act: 'delete', until: { condition: 'Ready', status: 'False' } }],
   },
-  { name: 'deadline', spec: podOf(idle(), { activeDeadlineSeconds: 3, terminationGracePeriodSeconds: 1 }), until: 'ended' },
+  { name: 'deadline', spec: podOf(idle(), { activeDeadlineSeconds: 8, terminationGracePeriodSeconds: 1 }), until: 'ended' },
   {
     name: 'deadline-of-init',
-    spec: podOf(idle(), { initContainers: [idle({ name: 'first' })], activeDeadlineSeconds: 3, terminationGracePeriodSeconds: 1 }),
+    spec: podOf(idle(), { initContainers: [idle({ name: 'first' })], activeDeadlineSeconds: 8, terminationGracePeriodSeconds: 1 }),
     until: 'ended',
   },
-  { name: 'deadline-waiting', spec: podOf(idle({ image: 'registry.k8s.io/none/none:8' }), { activeDeadlineSeconds: 3 }), until: 'ended' },
+  { name: 'deadline-waiting', spec: podOf(idle({ image: 'registry.k8s.io/none/none:8' }), { activeDeadlineSeconds: 8 }), until: 'ended' },
   {
     name: 'deadline-set-later',
     spec: podOf(idle(), { terminationGracePeriodSeconds: 1 }),
