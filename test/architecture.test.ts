@@ -82,9 +82,9 @@ const shellIo: { file: RegExp; may: readonly string[]; why: string }[] = [
     why: 'it is the driver of its own listener, and hands out files of /var/log, packed when asked so',
   },
   {
-    file: /^agent\/pods\/(apply|runtime-watch)\.ts$/,
+    file: /^agent\/pods\/apply\.ts$/,
     may: ['node:fs/promises'],
-    why: 'termination messages and log folders of containers lie where this room tells the runtime to put them',
+    why: 'log folders of containers lie where this room tells the runtime to put them',
   },
   {
     file: /^agent\/pods\/file-source\.ts$/,
@@ -241,6 +241,58 @@ const bans: { what: string; pattern: RegExp; in?: 'source'; where: RegExp; excep
   },
 ];
 
+/** Calls of node:fs that only these files may make: by import, or as `fs.name` and `fs.promises.name`. */
+const fileCalls: { what: string; names: readonly string[]; except: { file: RegExp; why: string }[]; why: string }[] = [
+  {
+    what: 'opening and reading by path',
+    names: ['open', 'openSync', 'readFile', 'readFileSync', 'createReadStream', 'openAsBlob'],
+    why: 'open(2) waits for the writer of a FIFO, follows links and wakes devices: drivers/files/look.ts looks first, and reads no more than a bound',
+    except: [
+      { file: /^agent\/drivers\/files\/(look|atomic)\.ts$/, why: 'they are the way' },
+      { file: /^agent\/drivers\/(cgroup|proc|sys)\//, why: "the kernel's own files: cgroups, /proc and /sys" },
+      { file: /^agent\/cli\/wiring\/(stats|machine)\.ts$/, why: "the kernel's own files: /proc/self/cgroup, /proc/PID/cgroup" },
+      { file: /^agent\/cli\/local\/containerd\.ts$/, why: "the kernel's own file: /proc/self/status" },
+      { file: /^agent\/drivers\/mounts\/mounts\.ts$/, why: "the kernel's own file: /proc/self/mountinfo" },
+      {
+        file: /^agent\/drivers\/mounts\/(operations|remove-tree|pod-folder)\.ts$/,
+        why: 'they walk by descriptors themselves (O_PATH, O_DIRECTORY, O_NOFOLLOW), also with the means that the asynchronous way lacks',
+      },
+      {
+        file: /^agent\/drivers\/mounts\/volume-disk\.ts$/,
+        why: "the node's own files of volumes that pods get read-only, and marks in its own folders",
+      },
+      { file: /^agent\/drivers\/logs\/files\.ts$/, why: 'makes the archive of a log, exclusively; what it packs is looked at' },
+      { file: /^agent\/cli\/(files|join|join-preflight)\.ts$/, why: 'what root names on the command line, which may be a pipe, and /proc' },
+      {
+        file: /^agent\/cli\/(down|local\/(process|state|example-images))\.ts$/,
+        why: "the command's own files below a folder of root's, and /proc",
+      },
+      { file: /^agent\/server\/server\.ts$/, why: 'clientCAFile, which the configuration names' },
+    ],
+  },
+  {
+    what: 'writing by path',
+    names: ['writeFile', 'writeFileSync', 'appendFile', 'appendFileSync', 'createWriteStream', 'rename', 'renameSync', 'copyFile', 'cp'],
+    why: 'a file is written whole, synced and by no link: drivers/files/atomic.ts is the one writer',
+    except: [
+      { file: /^agent\/drivers\/files\/atomic\.ts$/, why: 'it is the writer' },
+      { file: /^agent\/drivers\/cgroup\//, why: "the kernel's own files" },
+      { file: /^agent\/cli\/(run|wiring\/node)\.ts$/, why: "the kernel's own files: /proc/self/comm, /proc/self/oom_score_adj" },
+      {
+        file: /^agent\/cli\/wiring\/pod-apply\.ts$/,
+        why: 'files that containers have bound: the hosts file is written in place, that of the last words is new',
+      },
+      { file: /^agent\/drivers\/mounts\/volume-disk\.ts$/, why: "kubelet's own way for volumes: a new folder, then a link is switched" },
+      { file: /^agent\/drivers\/kube\/certificates-store\.ts$/, why: 'switches a link, in one step' },
+      { file: /^agent\/drivers\/logs\/files\.ts$/, why: 'rotation: logs get other names' },
+      {
+        file: /^agent\/cli\/local\/example-images\.ts$/,
+        why: 'an archive that is read once and removed, and a program that is unpacked into a cache',
+      },
+    ],
+  },
+];
+
 // ---------------------------------------------------------------------------------------------------------------------- reading files
 
 interface Import {
@@ -322,6 +374,15 @@ function importProblem(file: string, { from, names }: Import): string | undefine
   return `${from} does I/O: ${isShell(file) ? 'a driver does that, and this shell gets it as a parameter (or list it in shellIo with its why)' : 'pure files decide; a shell feeds them'}`;
 }
 
+/** The calls of node:fs that a file makes or could make. */
+function fileCallsOf(javascript: string, code: string): ReadonlySet<string> {
+  const imported = importsOf(javascript)
+    .filter(({ from }) => /^node:fs(\/promises)?$/.test(from))
+    .flatMap(({ names }) => (names === 'all' ? [] : names));
+  const members = [...code.matchAll(/\bfs\s*\.\s*(?:promises\s*\.\s*)?(\w+)/g)].map(([, name = '']) => name);
+  return new Set([...imported, ...members]);
+}
+
 /** Everything that is wrong with a file of the product. */
 function problemsOf(file: string, source: string): string[] {
   let javascript: string;
@@ -343,6 +404,10 @@ function problemsOf(file: string, source: string): string[] {
     const found = ban.pattern.exec(ban.in === 'source' ? source : code);
     if (found !== null) problems.push(`${file}: ${found[0]} (${ban.what}): ${ban.why}`);
   }
+  const called = fileCallsOf(javascript, code);
+  for (const { what, names, except, why } of fileCalls)
+    for (const name of names)
+      if (called.has(name) && !except.some((each) => each.file.test(file))) problems.push(`${file}: ${name} (${what}): ${why}`);
   return problems;
 }
 
@@ -390,7 +455,9 @@ describe('architecture', () => {
   });
 
   test('each listed shell exists', () => {
-    const stale = [...shells, ...shellIo].filter(({ file }) => !files.some((each) => file.test(each)));
+    const stale = [...shells, ...shellIo, ...fileCalls.flatMap(({ except }) => except)].filter(
+      ({ file }) => !files.some((each) => file.test(each)),
+    );
     assert.deepEqual(stale, []);
   });
 
@@ -486,6 +553,22 @@ describe('architecture', () => {
       says: /use removeTree/,
     },
     'a file removed': { file: 'agent/cli/down.ts', source: 'rmSync(file, { force: true }); mkdirSync(at, { recursive: true });' },
+    'a file that is opened by its path': {
+      file: 'agent/drivers/kube/client.ts',
+      source: `import { open } from 'node:fs/promises';`,
+      says: /drivers\/files\/look\.ts looks first/,
+    },
+    'a file that is read through fs': {
+      file: 'agent/drivers/kube/client.ts',
+      source: `import fs from 'node:fs';\nawait fs.promises.readFile('/x');`,
+      says: /looks first/,
+    },
+    'a file that is written by hand': {
+      file: 'agent/drivers/kube/client.ts',
+      source: `import { renameSync } from 'node:fs';`,
+      says: /the one writer/,
+    },
+    'an open handle may be read': { file: 'agent/drivers/kube/client.ts', source: `await handle.readFile(); await looked.open();` },
     'an enum': { file: 'agent/pods/plan.ts', source: 'enum A { B }', says: /more than types to strip/ },
   };
   for (const [name, { file, source, says }] of Object.entries(cases))

@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto';
 import { type FSWatcher, type Stats, watch } from 'node:fs';
-import { open, readdir, stat } from 'node:fs/promises';
+import { readdir, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { Clock } from '../base/clock.ts';
-import { AgentError, messageOf } from '../base/errors.ts';
+import { AgentError, hasCode, messageOf } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import type { Table } from '../base/table.ts';
 import { decodeFileText } from '../model/file-text.ts';
@@ -15,6 +15,8 @@ import type { PodSpecRow } from './worker.ts';
 export interface FileSourceOptions {
   /** A file, or a folder whose files (without those that begin with a dot, and without folders) each hold a manifest. It may come into being later. */
   readonly path: string;
+  /** The bytes of a regular file, at most so many, and when it was written (wall, ms). Rejects with AgentError: NotFound, TooLarge, NotAFile, …. */
+  readonly readFile: (file: string, mostBytes: number) => Promise<{ readonly bytes: Uint8Array; readonly modifiedAt: number }>;
   readonly nodeName: string;
   readonly clock: Clock;
   readonly log: Log;
@@ -193,7 +195,7 @@ export function startFileSource(options: FileSourceOptions): StaticSource {
     let text = before?.text ?? '';
     let modifiedAt = before?.modifiedAt ?? 0;
     try {
-      const read = await readAtMost(file);
+      const read = await readAtMost(file, options.readFile);
       if (read === undefined) return undefined;
       ({ modifiedAt } = read);
       if (!fresh && read.text === before?.text && before.error === undefined) {
@@ -374,14 +376,15 @@ function memoryKey(file: string): string {
 }
 
 /** The text of a file and when it was written; undefined when it has gone. */
-async function readAtMost(file: string): Promise<{ text: string; modifiedAt: number } | undefined> {
+async function readAtMost(
+  file: string,
+  read: FileSourceOptions['readFile'],
+): Promise<{ readonly text: string; readonly modifiedAt: number } | undefined> {
   try {
-    await using handle = await open(file, 'r');
-    const { size, mtimeMs } = await handle.stat();
-    if (size > maxManifestBytes) throw new AgentError('InvalidManifest', `${file}: larger than ${maxManifestBytes} bytes`);
-    return { text: decodeFileText(await handle.readFile()), modifiedAt: mtimeMs };
+    const { bytes, modifiedAt } = await read(file, maxManifestBytes);
+    return { text: decodeFileText(bytes), modifiedAt };
   } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
+    if (hasCode(error, 'NotFound')) return undefined;
     throw error;
   }
 }

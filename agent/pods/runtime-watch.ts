@@ -1,13 +1,11 @@
-import { open } from 'node:fs/promises';
 import type { Container, ContainerEventResponse, ContainerStatus, PodSandbox } from '../../cri-protos/generated/cri.ts';
 import { type Clock, pause } from '../base/clock.ts';
 import { hasCode, messageOf } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import type { Table } from '../base/table.ts';
-import { terminationPath } from './container-config.ts';
-import { terminationMessagePathAnnotation, terminationMessagePolicyAnnotation } from './labels.ts';
+import { type LastWords, readTerminationMessage } from './last-words.ts';
 import type { RuntimeContainer, RuntimePod, RuntimeSandbox } from './observed.ts';
-import { assemblePod, lastLogText, ownerOf, parseContainer, parseSandbox, parseSandboxListing } from './runtime-parse.ts';
+import { assemblePod, ownerOf, parseContainer, parseSandbox, parseSandboxListing } from './runtime-parse.ts';
 
 type Signalled<Req, Res> = (request: Req, signal: AbortSignal) => Promise<Res>;
 
@@ -29,6 +27,7 @@ export interface Made {
 }
 
 export interface RuntimeWatchOptions {
+  readonly lastWords: LastWords;
   readonly cri: RuntimeView;
   readonly clock: Clock;
   readonly log: Log;
@@ -217,7 +216,8 @@ export function watchRuntime(options: RuntimeWatchOptions): RuntimeWatch {
   }
 
   async function seenContainer(uid: string | undefined, status: ContainerStatus, sandboxId: string): Promise<RuntimeContainer> {
-    const container = parseContainer(status, sandboxId, await terminationMessage(status));
+    const words = await readTerminationMessage(status, options.lastWords, clock, controller.signal);
+    const container = parseContainer(status, sandboxId, words);
     return uid === undefined ? container : (options.judgeEnd?.(uid, container) ?? container);
   }
 
@@ -386,38 +386,4 @@ export function watchRuntime(options: RuntimeWatchOptions): RuntimeWatch {
 
 function samePod(a: RuntimePod | undefined, b: RuntimePod): boolean {
   return a !== undefined && JSON.stringify(a) === JSON.stringify(b);
-}
-
-// The longest termination message that is read (pkg/kubelet/container MaxContainerTerminationMessageLength), bytes.
-const maxTerminationMessageBytes = 4096;
-const logTailBytes = 64 * 1024;
-
-/** What an ended container left as its last words. An unreadable file gives none: the container's own mistake must not hide its end. */
-async function terminationMessage(status: ContainerStatus): Promise<string> {
-  if (status.state !== 'CONTAINER_EXITED') return '';
-  const path = terminationPath(status.annotations?.[terminationMessagePathAnnotation] ?? '');
-  const mount = path === '' ? undefined : status.mounts?.find((m) => m.container_path === path);
-  const written = mount?.host_path === undefined ? '' : await tail(mount.host_path, maxTerminationMessageBytes);
-  const fallsBack =
-    status.annotations?.[terminationMessagePolicyAnnotation] === 'FallbackToLogsOnError' &&
-    status.exit_code !== 0 &&
-    status.reason !== 'ContainerCannotRun';
-  if (written !== '' || !fallsBack) return written;
-  return lastLogText(await tail(status.log_path ?? '', logTailBytes));
-}
-
-async function tail(path: string, bytes: number): Promise<string> {
-  try {
-    await using file = await open(path, 'r');
-    const { size } = await file.stat();
-    const length = Math.min(size, bytes);
-    const { buffer, bytesRead } = await file.read(Buffer.alloc(length), 0, length, size - length);
-    return buffer.subarray(0, bytesRead).toString('utf8');
-  } catch (error) {
-    return hasErrno(error, 'ENOENT') ? '' : `Error on reading termination message from ${path}: ${messageOf(error)}`;
-  }
-}
-
-function hasErrno(error: unknown, code: string): boolean {
-  return error instanceof Error && 'code' in error && error.code === code;
 }

@@ -18,6 +18,7 @@ import type { TokenVerdict } from './authenticate.ts';
 import type { AccessVerdict } from './authorize.ts';
 import type { HealthCheck } from './healthz.ts';
 import type { MetricsRegistry } from './metrics.ts';
+import type { LookWithin } from './node-logs.ts';
 import type { UpgradedClient } from './stream-proxy.ts';
 
 /** The certificate that the node shows, as whoever keeps it (self-signed, from files, by CSR) has it now. */
@@ -116,6 +117,8 @@ export interface ServerOptions {
   readonly node: NodeView;
   readonly runtime: StreamingRuntime;
   readonly readLog: ReadContainerLog;
+  /** For files of `nodeLogFolder`. */
+  readonly lookWithin: LookWithin;
   /** Posts a TokenReview and gives its status. */
   readonly reviewToken: (token: string, signal: AbortSignal) => Promise<TokenVerdict>;
   /** Posts a SubjectAccessReview and gives its status. */

@@ -158,9 +158,9 @@ async function answer(options: ServerOptions, call: Call, route: Route): Promise
 }
 
 async function sendNodeLogs(options: ServerOptions, call: Call, path: string): Promise<void> {
-  const { clock, journalctl, nodeLogFolder: folder = '/var/log' } = options;
-  if (journalctl === undefined) await serveNodeLogs(folder, path, call.response, call.signal);
-  else await serveQueriedLogs({ folder, clock, journalctl }, path, call);
+  const { clock, journalctl, lookWithin: within, nodeLogFolder: folder = '/var/log' } = options;
+  if (journalctl === undefined) await serveNodeLogs({ folder, within }, path, call.response, call.signal);
+  else await serveQueriedLogs({ folder, within, clock, journalctl }, path, call);
 }
 
 async function runCommand(options: ServerOptions, call: Call, route: Extract<Route, { kind: 'run' }>): Promise<void> {

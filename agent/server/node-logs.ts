@@ -1,11 +1,11 @@
-import { createReadStream, type Stats } from 'node:fs';
-import { readdir, realpath, stat } from 'node:fs/promises';
+import type { Dirent, Stats } from 'node:fs';
+import type { FileHandle } from 'node:fs/promises';
 import type { ServerResponse } from 'node:http';
-import { join, sep } from 'node:path';
 import { Writable } from 'node:stream';
 import { finished, pipeline } from 'node:stream/promises';
 import { constants, createGzip } from 'node:zlib';
 import type { Clock } from '../base/clock.ts';
+import { AgentError } from '../base/errors.ts';
 import type { Call, RunJournalctl } from './contracts.ts';
 import {
   journalArguments,
@@ -20,20 +20,40 @@ import { sendText } from './reply.ts';
 
 const queryDeadlineMs = 30_000;
 
+/** Something below a folder that is held: what it is cannot be swapped any more (drivers/files/look.ts). */
+interface LookedAt extends AsyncDisposable {
+  readonly info: Stats;
+  open(): Promise<FileHandle>;
+  list(): Promise<Dirent[]>;
+}
+
+/** Looks at what lies at a path below `root`, or rejects with an AgentError that says why there is nothing to see. */
+export type LookWithin = (root: string, path: string) => Promise<LookedAt>;
+
+export interface NodeLogFolder {
+  readonly folder: string;
+  readonly within: LookWithin;
+}
+
 /** Answers `/logs/<path>` from a folder of the node: a file as it is, a folder as a list of links. Nothing outside the folder is shown, by no link either. */
-export async function serveNodeLogs(folder: string, path: string, response: ServerResponse, signal: AbortSignal): Promise<void> {
+export async function serveNodeLogs(
+  { folder, within }: NodeLogFolder,
+  path: string,
+  response: ServerResponse,
+  signal: AbortSignal,
+): Promise<void> {
   const notFound = (): void => {
     response.writeHead(404, { 'content-type': 'text/plain; charset=utf-8', 'x-content-type-options': 'nosniff' });
     response.end('404 page not found\n');
   };
-  const found = await lookUp(folder, path);
+  await using found = await lookUp(within, folder, path);
   if (found === undefined) {
     notFound();
     return;
   }
-  const { real, info } = found;
+  const { info } = found;
   if (info.isDirectory()) {
-    const entries = (await readdir(real, { withFileTypes: true })).map((e) => (e.isDirectory() ? `${e.name}/` : e.name)).sort();
+    const entries = (await found.list()).map((e) => (e.isDirectory() ? `${e.name}/` : e.name)).sort();
     const links = entries.map(
       (name) => `<a href="${encodeURI(name).replaceAll('?', '%3F').replaceAll('#', '%23')}">${escapeHtml(name)}</a>\n`,
     );
@@ -51,24 +71,31 @@ export async function serveNodeLogs(folder: string, path: string, response: Serv
     'x-content-type-options': 'nosniff',
     'last-modified': info.mtime.toUTCString(),
   });
-  await pipeline(createReadStream(real), response, { signal });
+  await using file = await found.open();
+  await pipeline(file.createReadStream({ autoClose: false }), response, { signal });
 }
 
 /** What lies at a path below the folder; undefined when there is nothing, or when it is elsewhere, by a link too. */
-async function lookUp(folder: string, path: string): Promise<{ real: string; info: Stats } | undefined> {
+async function lookUp(within: LookWithin, folder: string, path: string): Promise<LookedAt | undefined> {
   if (path.includes('\0')) return undefined;
-  const absent = (error: NodeJS.ErrnoException): undefined => {
-    if (error.code === 'ENOENT' || error.code === 'ENOTDIR' || error.code === 'ELOOP') return undefined;
+  try {
+    return await within(folder, path);
+  } catch (error) {
+    if (error instanceof AgentError && absent.has(error.code)) return undefined;
     throw error;
-  };
-  const root = await realpath(folder).catch(absent);
-  const real = await realpath(join(folder, path)).catch(absent);
-  if (root === undefined || real === undefined || (real !== root && !real.startsWith(root + sep))) return undefined;
-  return { real, info: await stat(real) };
+  }
 }
 
-export interface QueriedLogs {
-  readonly folder: string;
+const absent: ReadonlySet<string> = new Set([
+  'NotFound',
+  'NotADirectory',
+  'UnexpectedSymlink',
+  'OutsideRoot',
+  'NameTooLong',
+  'ENAMETOOLONG',
+]);
+
+export interface QueriedLogs extends NodeLogFolder {
   readonly clock: Clock;
   readonly journalctl: RunJournalctl;
 }
@@ -86,17 +113,18 @@ export async function serveQueriedLogs(logs: QueriedLogs, path: string, call: Ca
     return;
   }
   if (parsed.kind === 'none') {
-    await serveNodeLogs(folder, path, response, signal);
+    await serveNodeLogs(logs, path, response, signal);
     return;
   }
   const { query } = parsed;
   const [file] = query.files;
   if (file !== undefined) {
-    if ((await lookUp(folder, file)) === undefined) {
+    await using found = await lookUp(logs.within, folder, file);
+    if (found === undefined) {
       sendText(response, 406, `query: Invalid value: ${JSON.stringify(query.files)}: no such file below ${folder}\n`);
       return;
     }
-    await serveNodeLogs(folder, file, response, signal);
+    await serveNodeLogs(logs, file, response, signal);
     return;
   }
   using deadline = logs.clock.deadline(signal, queryDeadlineMs);
@@ -150,14 +178,15 @@ async function copyServices(logs: QueriedLogs, query: NodeLogQuery, out: Writabl
     out.write(`\noptions present and query resolved to log files for [${others.join(' ')}]\ntry without specifying options\n`);
     return;
   }
-  for (const service of others) await copyFile(logs.folder, service, out, signal);
+  for (const service of others) await copyFile(logs, service, out, signal);
 }
 
-async function copyFile(folder: string, service: string, out: Writable, signal: AbortSignal): Promise<void> {
+async function copyFile({ folder, within }: NodeLogFolder, service: string, out: Writable, signal: AbortSignal): Promise<void> {
   for (const name of logFilesOf(service)) {
-    const found = await lookUp(folder, name);
+    await using found = await lookUp(within, folder, name);
     if (found?.info.isFile() !== true) continue;
-    await pipeline(createReadStream(found.real), out, { signal, end: false });
+    await using file = await found.open();
+    await pipeline(file.createReadStream({ autoClose: false }), out, { signal, end: false });
     return;
   }
   out.write(`\nlog not found for ${service}\n`);

@@ -46,7 +46,6 @@ type VolumeDisk = Pick<
   | 'exists'
   | 'listVolumes'
   | 'listPodDirectories'
-  | 'readFileInside'
 >;
 
 export interface VolumesOptions {
@@ -108,8 +107,8 @@ export interface Volumes extends AsyncDisposable {
   unmount(podUid: string, signal: AbortSignal): Promise<void>;
   /** The runtime's mounts for a container of a mounted pod, its subPaths bound. Rejects with AgentError CreateContainerConfigError. */
   mountsFor(pod: AgentPod, container: Container, options: MountsForOptions, signal: AbortSignal): Promise<Mount[]>;
-  /** The text of a file in a volume of a mounted pod; undefined when the pod has no such volume. Throws AgentError when it cannot be read. */
-  readFile(pod: AgentPod, volume: string, path: string): string | undefined;
+  /** The text of a file in a volume of a mounted pod; undefined when the pod has no such volume. Rejects with AgentError when it cannot be read. */
+  readFile(pod: AgentPod, volume: string, path: string, signal: AbortSignal): Promise<string | undefined>;
   /** UIDs of the pods that have a directory, known or not. */
   listPodsOnDisk(): string[];
   /** Tells the UID of a pod whose last `mount` failed when something that it waited for has changed. */
@@ -582,11 +581,11 @@ export function startVolumes(options: VolumesOptions): Volumes {
       return result;
     },
 
-    readFile(pod, volumeName, path) {
+    async readFile(pod, volumeName, path, signal) {
       const volume = usedVolumes(pod).find((one) => one.name === volumeName);
       const plugin = volume === undefined ? undefined : pluginOf(volume);
       const base = plugin === undefined ? volume?.hostPath?.path : volumeDir(rootDir, pod.metadata.uid, plugin, volumeName);
-      return base === undefined ? undefined : disk.readFileInside(base, path, maxEnvFileBytes);
+      return base === undefined ? undefined : await mounts.readInside(base, path, maxEnvFileBytes, signal);
     },
 
     listPodsOnDisk: () => disk.listPodDirectories(podsDir(rootDir)),

@@ -7,9 +7,11 @@ import { test } from 'node:test';
 import { systemClock } from '../../agent/base/clock.ts';
 import { silentLog } from '../../agent/base/log.ts';
 import { Table } from '../../agent/base/table.ts';
+import { createLastWords } from '../../agent/cli/wiring/last-words.ts';
 import { openCgroups } from '../../agent/drivers/cgroup/cgroups.ts';
 import { readOomKills } from '../../agent/drivers/cgroup/oom-kills.ts';
 import { openCgroupReader } from '../../agent/drivers/cgroup/readings.ts';
+import { openMounts } from '../../agent/drivers/mounts/mounts.ts';
 import { openKernelLog } from '../../agent/drivers/sys/kernel-log.ts';
 import type { RuntimePod } from '../../agent/pods/observed.ts';
 import { type OomWatchOptions, watchOom } from '../../agent/pods/oom-watch.ts';
@@ -83,6 +85,7 @@ for (const kind of kinds)
           signal: never,
           auditIntervalMs: 1000,
           relistIntervalMs: 500,
+          lastWords: createLastWords('/none', openMounts()),
           judgeEnd: oom.judge,
         }),
       );

@@ -14,6 +14,7 @@ import { systemClock } from '../../agent/base/clock.ts';
 import { silentLog } from '../../agent/base/log.ts';
 import { runStream } from '../../agent/cli/local/exec-stream.ts';
 import { type CriClient, connectCri } from '../../agent/drivers/cri/client.ts';
+import { lookWithin } from '../../agent/drivers/files/look.ts';
 import { readContainerLog } from '../../agent/drivers/logs/read.ts';
 import { openMounts } from '../../agent/drivers/mounts/mounts.ts';
 import type { AgentPod } from '../../agent/model/pod.ts';
@@ -181,6 +182,7 @@ function insideTests(socket: string, cgroup: string, folder: string): void {
         },
       },
       runtime: client,
+      lookWithin,
       readLog: (path, options, signal) => readContainerLog(path, options, { clock: systemClock, log: silentLog }, signal),
       reviewToken: async () => ({ authenticated: false }),
       reviewAccess: async () => ({ allowed: false }),

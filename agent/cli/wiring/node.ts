@@ -13,6 +13,7 @@ import { nodeNameOf, nodeSettings } from '../../config/node-settings.ts';
 import { openCgroups } from '../../drivers/cgroup/cgroups.ts';
 import { systemdCgroups } from '../../drivers/cgroup/systemd.ts';
 import { connectCri } from '../../drivers/cri/client.ts';
+import { lookWithin } from '../../drivers/files/look.ts';
 import { httpGet } from '../../drivers/http/get.ts';
 import { openJournal } from '../../drivers/journal/journal.ts';
 import { openPodResources } from '../../drivers/journal/pod-resources.ts';
@@ -73,6 +74,7 @@ import { openEndings } from './endings.ts';
 import { pressureOf, shownPressure, startNodeEviction } from './eviction.ts';
 import { startGivingMemoryBack } from './idle-memory.ts';
 import { createNodeImages } from './images.ts';
+import { createLastWords } from './last-words.ts';
 import { accountsSwap, cgroupDriverOf, cgroupV1Message, checkMachine, runtimeNameOf, tmpfsRefusesSwap } from './machine.ts';
 import { createNodeMetrics } from './metrics.ts';
 import { createNodeView } from './node-view.ts';
@@ -249,6 +251,7 @@ async function runParts(given: Config, log: Log, outer: AbortSignal, setup: Setu
       relistIntervalMs,
       relisted: metrics.relisted,
       judgeEnd,
+      lastWords: createLastWords(config.rootDir, mounts),
       unseen: (uid, error) => {
         const pod = specs.get(uid)?.pod;
         if (pod !== undefined) recordEvent(pod, 'Warning', 'FailedSync', statusFailure(error));
@@ -713,6 +716,7 @@ async function runParts(given: Config, log: Log, outer: AbortSignal, setup: Setu
         runtime: cri,
         journalctl: kc.enableSystemLogQuery ? createRunJournalctl() : undefined,
         readLog: (path, options, s) => readContainerLog(path, options, { clock, log }, s),
+        lookWithin,
         ...(cluster === undefined ? noReviews : createReviews(cluster.client)),
         configz: () => encodeKubeletConfiguration(kc),
         checks: healthChecks,

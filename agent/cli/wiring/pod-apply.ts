@@ -1,4 +1,4 @@
-import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ImageSpec, Mount, PodSandboxConfig } from '../../../cri-protos/generated/cri.ts';
 import type { Clock } from '../../base/clock.ts';
@@ -8,6 +8,7 @@ import type { ReadonlyTable } from '../../base/table.ts';
 import type { DeviceParts } from '../../devices/grants.ts';
 import type { Devices } from '../../devices/worker.ts';
 import type { CriClient } from '../../drivers/cri/client.ts';
+import { readText } from '../../drivers/files/look.ts';
 import { httpGet } from '../../drivers/http/get.ts';
 import type { Mounts } from '../../drivers/mounts/mounts.ts';
 import { removeFolder, removePodFolder } from '../../drivers/mounts/pod-folder.ts';
@@ -31,6 +32,7 @@ import { type ContainerPolicy, containerResources, overheadResources, sandboxRes
 import type { Resources } from '../../resources/worker.ts';
 import type { Volumes } from '../../volumes/worker.ts';
 import { type ContainerCommands, createContainerCommands } from './container-environment.ts';
+import { readEnvFiles } from './env-files.ts';
 import type { PodObjects } from './pod-objects.ts';
 import type { UserNamespaces } from './user-namespaces.ts';
 
@@ -152,7 +154,7 @@ export function createPodApply(options: PodApplyOptions): PodsOptions['apply'] &
     const { hostname, domain } = podHostname(pod, options.clusterDomain);
     const text =
       pod.spec.hostNetwork === true
-        ? hostNetworkHosts(await readFile('/etc/hosts', 'utf8'), pod.spec.hostAliases)
+        ? hostNetworkHosts(await readText('/etc/hosts'), pod.spec.hostAliases)
         : managedHosts(ips, hostname, domain, pod.spec.hostAliases);
     // Written in place: containers that run have this very file bound. Any user of the image may read it; a umask must not say otherwise.
     await writeFile(path, text, { mode: 0o644 });
@@ -174,7 +176,14 @@ export function createPodApply(options: PodApplyOptions): PodsOptions['apply'] &
     return [{ host_path: path, container_path: target, readonly: false, selinux_relabel: true }];
   }
 
-  function environmentOf(pod: AgentPod, container: Container, ips: readonly string[], objects: ObjectLookup | undefined): EnvVarValue[] {
+  async function environmentOf(
+    pod: AgentPod,
+    container: Container,
+    known: { readonly ips: readonly string[]; readonly objects: ObjectLookup | undefined },
+    signal: AbortSignal,
+  ): Promise<EnvVarValue[]> {
+    const { ips, objects } = known;
+    const envFile = await readEnvFiles(volumes, pod, container, signal);
     return makeEnvironment({
       pod,
       container,
@@ -182,7 +191,7 @@ export function createPodApply(options: PodApplyOptions): PodsOptions['apply'] &
       services: options.services === undefined || !options.services.synced ? undefined : options.services.values(),
       objects,
       allocatable: options.allocatable(),
-      envFile: (volume, path) => volumes.readFile(pod, volume, path),
+      envFile,
     });
   }
 
@@ -192,7 +201,7 @@ export function createPodApply(options: PodApplyOptions): PodsOptions['apply'] &
     async environment(pod, container, signal) {
       const runtime = options.runtime.get(pod.metadata.uid);
       const objects = await options.objects?.lookup(pod, container, signal);
-      return environmentOf(pod, container, runtime === undefined ? [] : podIps(pod, runtime), objects);
+      return await environmentOf(pod, container, { ips: runtime === undefined ? [] : podIps(pod, runtime), objects }, signal);
     },
   });
 
@@ -265,7 +274,7 @@ export function createPodApply(options: PodApplyOptions): PodsOptions['apply'] &
         options.userNamespaces.of(pod, usableSandbox(runtime)?.runtimeHandler ?? ''),
       ]);
       verifyNonRoot(pod, container, user);
-      const envs = environmentOf(pod, container, ips, objects);
+      const envs = await environmentOf(pod, container, { ips, objects }, signal);
       const parts = await options.devices.prepare(pod, container, signal);
       // Where a plugin and the pod name the same variable, the pod's comes later and counts (kubelet_pods.go GenerateRunContainerOptions).
       const allEnvs = [...parts.envs, ...envs];

@@ -1,5 +1,5 @@
-import { readFile } from 'node:fs/promises';
 import { messageOf } from '../../base/errors.ts';
+import { readText } from '../../drivers/files/look.ts';
 import { checkResolvConf, parseResolvConf, type ResolvConf } from '../../pods/dns.ts';
 
 /**
@@ -11,7 +11,7 @@ export async function openResolvConf(
   clusterDomain: string,
   nodeEvent: (type: 'Warning', reason: string, message: string) => void,
 ): Promise<() => Promise<ResolvConf | undefined>> {
-  const read = async (): Promise<ResolvConf | undefined> => (path === '' ? undefined : parseResolvConf(await readFile(path, 'utf8')));
+  const read = async (): Promise<ResolvConf | undefined> => (path === '' ? undefined : parseResolvConf(await readText(path)));
   try {
     const found = await read();
     const problem = found && checkResolvConf(path, found, clusterDomain);

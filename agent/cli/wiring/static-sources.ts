@@ -3,6 +3,7 @@ import type { Clock } from '../../base/clock.ts';
 import type { Log } from '../../base/log.ts';
 import { type ReadonlyTable, Table } from '../../base/table.ts';
 import { type Config, isEnabled } from '../../config/config.ts';
+import { readDated } from '../../drivers/files/look.ts';
 import { proxyAgentFor } from '../../drivers/kube/tunnel.ts';
 import type { AgentPod, PodSource } from '../../model/pod.ts';
 import { type FileSourceOptions, type StaticSource, startFileSource } from '../../pods/file-source.ts';
@@ -55,6 +56,7 @@ export function startStaticSources(
     sources.push(
       startFileSource({
         ...common,
+        readFile: readDated,
         duplicate: refuse('file'),
         memory: manifests,
         table,

@@ -51,6 +51,19 @@ export async function lookBeneath(root: string, relative: string): Promise<Looke
   return at;
 }
 
+/**
+ * Looks at `relative` below `root`, links followed, as long as what is found lies below the root: by no link, and by no `..`. Throws AgentError: OutsideRoot,
+ * NotFound, ….
+ */
+export async function lookWithin(root: string, relative: string): Promise<Looked> {
+  await using top = await lookAt(root);
+  const found = await lookAt(`${root.replace(/\/+$/, '')}/${relative.replace(/^\/+/, '')}`);
+  const [above, real] = await Promise.all([top.realPath(), found.realPath()]);
+  if (real === above || real.startsWith(above === '/' ? above : `${above}/`)) return found;
+  await found[Symbol.asyncDispose]();
+  throw new AgentError('OutsideRoot', `${relative} leads out of ${root}`);
+}
+
 async function looked(at: string, path: string, flags: number): Promise<Looked> {
   const failed = (error: unknown): never => {
     throw fromFsError(error, `cannot open ${path}`);
@@ -125,6 +138,13 @@ export async function readBytes(path: string, mostBytes?: number): Promise<Buffe
   await using at = await lookAt(path);
   await using file = await at.open();
   return await readWhole(file, path, mostBytes);
+}
+
+/** As `readBytes`, with the time of the last write (wall, ms). */
+export async function readDated(path: string, mostBytes?: number): Promise<{ readonly bytes: Buffer; readonly modifiedAt: number }> {
+  await using at = await lookAt(path);
+  await using file = await at.open();
+  return { bytes: await readWhole(file, path, mostBytes), modifiedAt: at.info.mtimeMs };
 }
 
 /** As `readBytes`, as text. */

@@ -1,7 +1,8 @@
-import { access, constants, readdir, readFile, stat } from 'node:fs/promises';
+import { access, constants, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { AgentError, messageOf } from '../../base/errors.ts';
 import { decodeFileText } from '../../model/file-text.ts';
+import { readBytes, readText } from '../files/look.ts';
 
 /** A text file that was found, and where. */
 export interface FoundFile {
@@ -21,7 +22,7 @@ export function dockerConfigPaths(rootDir: string, workingDir: string, homeDir: 
 export async function firstReadable<T>(paths: readonly string[], parse: (text: string) => T): Promise<T | undefined> {
   for (const path of paths) {
     try {
-      return parse(await readFile(path, 'utf8'));
+      return parse(await readText(path));
     } catch {
       // Kubelet goes on to the next file whatever is wrong with one: a config.json of another program in the working folder is no error.
     }
@@ -38,7 +39,7 @@ export async function readProviderConfigFiles(path: string): Promise<FoundFile[]
       : [];
     const paths = isFolder ? names.map((e) => join(path, e.name)).sort() : [path];
     if (paths.length === 0) throw new AgentError('InvalidArgument', `no configuration files found in directory ${path}`);
-    return await Promise.all(paths.map(async (file) => ({ path: file, text: decodeFileText(await readFile(file)) })));
+    return await Promise.all(paths.map(async (file) => ({ path: file, text: decodeFileText(await readBytes(file)) })));
   } catch (error) {
     if (error instanceof AgentError) throw error;
     throw new AgentError('InvalidArgument', `credential provider config ${path} cannot be read: ${messageOf(error)}`, { cause: error });

@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
 import type { Clock } from '../../base/clock.ts';
 import { messageOf } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
+import { readBytes } from '../files/look.ts';
 
 /** How often files are looked at. Secrets mounted as volumes change by a link swap that inotify on the file misses; they are small. */
 const checkMs = 10_000;
@@ -18,7 +18,7 @@ export async function watchFiles(paths: readonly string[], clock: Clock, log: Lo
   const fingerprint = async (): Promise<string | undefined> => {
     const hash = createHash('sha256');
     for (const path of paths) {
-      const found = await readFile(path).catch(() => undefined);
+      const found = await readBytes(path).catch(() => undefined);
       if (found === undefined) return undefined;
       hash.update(`${found.length} `).update(found);
     }

@@ -1,10 +1,11 @@
 import { execFile } from 'node:child_process';
-import { readFile, stat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { isAbsolute, join } from 'node:path';
 import type { Clock } from '../../base/clock.ts';
 import { AgentError, messageOf } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
 import { readYaml } from '../../model/yaml.ts';
+import { readText } from '../files/look.ts';
 import type { ExecPlugin, KubeAuth, PemSource } from './kubeconfig.ts';
 
 /** What a TLS connection is made with. A new object whenever any part changed. */
@@ -144,7 +145,7 @@ async function readPem(source: PemSource | undefined, what: string): Promise<str
   if (source === undefined) return undefined;
   if (source.kind === 'data') return source.pem;
   try {
-    return await readFile(source.path, 'utf8');
+    return await readText(source.path);
   } catch (error) {
     throw new AgentError('InvalidConfig', `${what} ${source.path}: ${messageOf(error)}`, { cause: error });
   }
@@ -165,9 +166,12 @@ async function fingerprintOf(files: readonly string[]): Promise<string> {
   return parts.join('|');
 }
 
+// A token goes into the header of every request.
+const mostTokenBytes = 1024 * 1024;
+
 async function readToken(path: string, previous: string | undefined, log: Log): Promise<string> {
   try {
-    const token = (await readFile(path, 'utf8')).trim();
+    const token = (await readText(path, mostTokenBytes)).trim();
     if (token === '') throw new Error('the file is empty');
     return token;
   } catch (error) {

@@ -1,9 +1,9 @@
-import { readFile } from 'node:fs/promises';
 import { dirname, isAbsolute, join } from 'node:path';
-import { AgentError, messageOf } from '../../base/errors.ts';
+import { AgentError, hasCode, messageOf } from '../../base/errors.ts';
 import { ownValue } from '../../base/own.ts';
 import { decodeFileText } from '../../model/file-text.ts';
 import { readYaml } from '../../model/yaml.ts';
+import { readBytes } from '../files/look.ts';
 import { parseProxy } from './proxy.ts';
 
 /** PEM text that came inside the kubeconfig, or the absolute path of a file that may be replaced while we run. */
@@ -47,9 +47,9 @@ export interface KubeAuth {
 export async function loadKubeconfig(path: string): Promise<KubeAuth> {
   let text: string;
   try {
-    text = decodeFileText(await readFile(path));
+    text = decodeFileText(await readBytes(path));
   } catch (error) {
-    const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
+    const missing = hasCode(error, 'NotFound');
     throw new AgentError(missing ? 'NotFound' : 'InvalidConfig', `kubeconfig ${path}: ${missing ? 'no such file' : messageOf(error)}`, {
       cause: error,
     });

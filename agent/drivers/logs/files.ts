@@ -1,6 +1,8 @@
 import { link, open, readdir, rename, rm, stat, unlink } from 'node:fs/promises';
+import { basename, dirname } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { createGzip } from 'node:zlib';
+import { lookBeneath } from '../files/look.ts';
 import { fromFsError, isErrno } from '../sys/errno.ts';
 
 /** A file's size in bytes; undefined when there is none. Throws AgentError. */
@@ -13,11 +15,12 @@ export async function size(path: string): Promise<number | undefined> {
   }
 }
 
-/** The names in a folder of logs. Throws AgentError. */
+/** The names of files in a folder of logs: links, FIFOs and the like are none of a runtime's. Throws AgentError. */
 export async function names(folder: string): Promise<string[]> {
-  return await readdir(folder).catch((error: unknown) => {
+  const entries = await readdir(folder, { withFileTypes: true }).catch((error: unknown) => {
     throw fromFsError(error, `cannot list the logs in ${folder}`);
   });
+  return entries.filter((entry) => entry.isFile()).map((entry) => entry.name);
 }
 
 /** Removes a log file; absence is success. Throws AgentError. */
@@ -54,9 +57,11 @@ export async function restore(from: string, to: string): Promise<boolean> {
 export async function compress(path: string, signal: AbortSignal): Promise<void> {
   const temporary = `${path}.tmp`;
   try {
-    await using source = await open(path, 'r');
-    const { mode } = await source.stat();
-    await using target = await open(temporary, 'w', mode & 0o777);
+    // Beneath its folder: a pod that may write to /var/log can put a link or a FIFO in the place of either.
+    await using found = await lookBeneath(dirname(path), basename(path));
+    await using source = await found.open();
+    await rm(temporary, { force: true });
+    await using target = await open(temporary, 'wx', found.info.mode & 0o777);
     await pipeline(
       source.createReadStream(),
       createGzip(),

@@ -1,14 +1,14 @@
 import type { Stats } from 'node:fs';
-import { type FileHandle, readdir, realpath, stat } from 'node:fs/promises';
+import { type FileHandle, readdir, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { Clock } from '../../base/clock.ts';
-import { AgentError, hasCode } from '../../base/errors.ts';
+import { hasCode } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
 import { watchForChanges } from './changes.ts';
 import { createLogFilter, type LogFilter } from './filter.ts';
 import { findTail, type LogPart } from './find-tail.ts';
 import { nextAfterRotation } from './line.ts';
-import { chunkBytes, goFileError, openLogFile, readForwards } from './source.ts';
+import { chunkBytes, openLogFile, readForwards, whereLogIs } from './source.ts';
 import { createRecordSplitter, type RecordSplitter } from './split.ts';
 
 /** What to show of a container's log. */
@@ -49,13 +49,7 @@ export async function* readContainerLog(
   context: LogReaderContext,
   signal: AbortSignal,
 ): AsyncGenerator<Buffer, void, undefined> {
-  const real = await realpath(path).catch((error: NodeJS.ErrnoException) => {
-    throw new AgentError(
-      error.code === 'ENOENT' ? 'NotFound' : 'Io',
-      `failed to try resolving symlinks in path "${path}": ${goFileError('lstat', path, error)}`,
-      { cause: error },
-    );
-  });
+  const real = await whereLogIs(path);
   const filter = createLogFilter(options, context.log, path);
   await using source = await openSource(real, filter.junk);
   let until = Number.POSITIVE_INFINITY;

@@ -1,9 +1,10 @@
-import { constants, type Stats } from 'node:fs';
-import { type FileHandle, open } from 'node:fs/promises';
+import type { Stats } from 'node:fs';
+import type { FileHandle } from 'node:fs/promises';
 import { Readable } from 'node:stream';
 import { createGunzip } from 'node:zlib';
 import { AgentError, messageOf } from '../../base/errors.ts';
 import { isJsonRecord, longestHeadBytes, parseLogRecord, parseRecordHead, type RecordHead, rfc3339Nanos } from './line.ts';
+import { lookAtContainerLog } from './open.ts';
 import { createRecordSplitter, type RecordPart } from './split.ts';
 import type { RecordMark } from './tail.ts';
 
@@ -14,30 +15,38 @@ const longestJsonBytes = 4 * 1024 * 1024;
 // Of an archive, which cannot be read backwards, so many marks are kept: 17 bytes each.
 const windowMarks = 128 * 1024;
 
-/** Opens a file of a log. What is there may be anything: a FIFO is not waited for, a device is not read. Throws AgentError in the words of a Go program. */
+/** Opens a file of a log. What is there may be anything: see open.ts. Throws AgentError in the words of a Go program. */
 export async function openLogFile(path: string): Promise<{ readonly file: FileHandle; readonly info: Stats }> {
-  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW).catch((error: NodeJS.ErrnoException) => {
-    const message = `failed to open log file "${path}": ${goFileError('open', path, error)}`;
-    throw new AgentError(error.code === 'ENOENT' ? 'NotFound' : 'Io', message, { cause: error });
-  });
   try {
-    const info = await file.stat();
-    if (!info.isFile()) throw new AgentError('Io', `failed to open log file "${path}": it is no regular file`);
-    return { file, info };
+    await using found = await lookAtContainerLog(path);
+    return { file: await found.open(), info: found.info };
   } catch (error) {
-    await file.close();
-    throw error;
+    throw logError(`failed to open log file "${path}"`, 'open', path, error);
   }
 }
 
-export function goFileError(operation: string, path: string, error: NodeJS.ErrnoException): string {
-  const words = new Map([
-    ['ENOENT', 'no such file or directory'],
-    ['EACCES', 'permission denied'],
-    ['ENOTDIR', 'not a directory'],
-    ['ELOOP', 'too many levels of symbolic links'],
-  ]);
-  return `${operation} ${path}: ${words.get(error.code ?? '') ?? messageOf(error)}`;
+/** The path of a container's log without links. Throws AgentError in the words of a Go program. */
+export async function whereLogIs(path: string): Promise<string> {
+  try {
+    await using found = await lookAtContainerLog(path);
+    return await found.realPath();
+  } catch (error) {
+    throw logError(`failed to try resolving symlinks in path "${path}"`, 'lstat', path, error);
+  }
+}
+
+const goWords = new Map([
+  ['NotFound', 'no such file or directory'],
+  ['PermissionDenied', 'permission denied'],
+  ['NotADirectory', 'not a directory'],
+  ['UnexpectedSymlink', 'too many levels of symbolic links'],
+]);
+
+function logError(what: string, operation: string, path: string, error: unknown): AgentError {
+  const code = error instanceof AgentError ? error.code : '';
+  const words = goWords.get(code);
+  const why = words === undefined ? messageOf(error) : `${operation} ${path}: ${words}`;
+  return new AgentError(code === 'NotFound' ? code : 'Io', `${what}: ${why}`, { cause: error });
 }
 
 /** The marks of a file's records, newest first. */

@@ -45,6 +45,10 @@ export interface Mounts {
   makeSubPathDirectory(base: string, subPath: string, signal: AbortSignal): Promise<void>;
   /** Makes what is missing of `subPath` beneath `base` for a mount of a directory or of a file; over no symbolic link. */
   makeMountPoint(base: string, subPath: string, directory: boolean, signal: AbortSignal): Promise<void>;
+  /** The last bytes of a regular file that a pod may have made. `path` is below `root`, and a link on the way from there is refused (UnexpectedSymlink). */
+  readTail(root: string, path: string, mostBytes: number, signal: AbortSignal): Promise<Buffer>;
+  /** The text of a regular file of the volume at `base`, at most `mostBytes`; links count as far as they stay inside. */
+  readInside(base: string, path: string, mostBytes: number, signal: AbortSignal): Promise<string>;
 }
 
 export interface MountsOptions {
@@ -151,6 +155,10 @@ export function openMounts(options: MountsOptions = {}): Mounts {
     bindSubPath: (base, subPath, target, signal) => run('bindSubPath', base, { base, subPath, target }, signal),
     makeSubPathDirectory: (base, subPath, signal) => run('makeSubPathDirectory', base, { base, subPath }, signal),
     makeMountPoint: (base, subPath, directory, signal) => run('makeMountPoint', base, { base, subPath, directory }, signal),
+    async readTail(root, at, mostBytes, signal) {
+      return Buffer.from(await run('readTail', path.join(root, at), { root, path: at, mostBytes }, signal), 'base64');
+    },
+    readInside: (base, at, mostBytes, signal) => run('readInside', path.join(base, at), { base, path: at, mostBytes }, signal),
   };
 }
 

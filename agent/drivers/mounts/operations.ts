@@ -1,6 +1,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { AgentError } from '../../base/errors.ts';
+import { lookBeneath, readTail, readText } from '../files/look.ts';
 import { fromFsError, isErrno } from '../sys/errno.ts';
 import { MNT_DETACH, MS_BIND, mount, UMOUNT_NOFOLLOW, umount2 } from '../sys/libc.ts';
 import { type RemoveOptions, removeTreeHere } from './remove-tree.ts';
@@ -25,6 +26,8 @@ export interface Operations {
   /** `path` has a character for each byte (latin1): a mount point need not be text. */
   unmount: { args: { path: string; lazy: boolean }; result: boolean };
   removeTree: { args: { path: string } & RemoveOptions; result: undefined };
+  readTail: { args: { root: string; path: string; mostBytes: number }; result: string };
+  readInside: { args: { base: string; path: string; mostBytes: number }; result: string };
 }
 
 export type OperationName = keyof Operations;
@@ -128,6 +131,30 @@ export const operations: { [K in OperationName]: Operation<K> } = {
     return undefined;
   },
 
+  /** The last bytes, in base64, of a regular file below `root`, to which no link leads. */
+  async readTail({ root, path: at, mostBytes }) {
+    await using looked = await lookBeneath(root, at);
+    await using file = await looked.open();
+    return (await readTail(file, at, mostBytes)).toString('base64');
+  },
+
+  /** The text of a regular file of a volume that pods write; symbolic links count inside the volume only. */
+  async readInside({ base, path: at, mostBytes }) {
+    // The path is looked at without following what the pod may swap meanwhile; what is opened for reading is what was looked at.
+    let fd: number | undefined;
+    try {
+      fd = openBeneath(base, at);
+      const info = fs.fstatSync(fd);
+      if (!info.isFile() || info.size > mostBytes)
+        throw new AgentError('InvalidArgument', `${at} is no file of at most ${mostBytes} bytes`);
+      return await readText(`/proc/self/fd/${fd}`, mostBytes);
+    } catch (error) {
+      throw fromFsError(error, `cannot read ${at}`);
+    } finally {
+      if (fd !== undefined) fs.closeSync(fd);
+    }
+  },
+
   /** Takes away every mount on exactly this path; false when there was none. Throws Busy when in use, unless `lazy`, which then detaches it. */
   async unmount({ path: at, lazy }) {
     const target = Buffer.from(at, 'latin1');
@@ -187,7 +214,7 @@ function openAt(fd: number, name: string, flags: number): number {
 }
 
 /** Opens (O_PATH) `subPath` of `base`. Symbolic links that lead elsewhere inside the volume are followed once, up front; one met later is an attack. */
-export function openBeneath(base: string, subPath: string): number {
+function openBeneath(base: string, subPath: string): number {
   const realBase = fs.realpathSync(base);
   const realPath = fs.realpathSync(path.join(realBase, subPath));
   if (!isWithin(realBase, realPath)) throw new AgentError('OutsideVolume', `subPath ${subPath} leads outside of its volume`);

@@ -2,7 +2,6 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { AgentError } from '../../base/errors.ts';
 import { fromFsError, isErrno } from '../sys/errno.ts';
-import { openBeneath } from './operations.ts';
 import { removeTreeHere } from './remove-tree.ts';
 
 // The files of pods' volumes below the agent's root directory. Synchronous on purpose: it is the local disk, each call is microseconds, and a volume of
@@ -211,27 +210,6 @@ function directories(at: string): string[] {
     if (isErrno(error, 'ENOENT', 'ENOTDIR')) return [];
     throw error;
   }
-}
-
-/** The text of a regular file of a volume that pods write; symbolic links count inside the volume only. Throws AgentError. */
-export function readFileInside(base: string, relative: string, maxBytes: number): string {
-  return attempt(`cannot read ${relative}`, () => {
-    // The path is looked at without following what the pod may swap meanwhile; what is opened for reading is what was looked at.
-    const at = openBeneath(base, relative);
-    try {
-      const stat = fs.fstatSync(at);
-      if (!stat.isFile() || stat.size > maxBytes)
-        throw new AgentError('InvalidArgument', `${relative} is no file of at most ${maxBytes} bytes`);
-      const fd = fs.openSync(`/proc/self/fd/${at}`, fs.constants.O_RDONLY);
-      try {
-        return fs.readFileSync(fd, 'utf8');
-      } finally {
-        fs.closeSync(fd);
-      }
-    } finally {
-      fs.closeSync(at);
-    }
-  });
 }
 
 function attempt<T>(what: string, run: () => T): T {

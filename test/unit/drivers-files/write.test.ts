@@ -51,6 +51,17 @@ const settled = async (): Promise<void> => {
   for (let i = 0; i < 50; i++) await new Promise((resolve) => setImmediate(resolve));
 };
 
+/** Fires the timers until it is so. */
+async function eventually(isSo: () => boolean, pass: () => void): Promise<void> {
+  for (let i = 0; i < 500 && !isSo(); i++) {
+    pass();
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  assert.ok(isSo());
+}
+
+const failing = 'error: state cannot be written to the disk, and is tried again';
+
 describe('files that are whole or not there', () => {
   test('a file is written and replaced with its mode, and its folder is made', async (t) => {
     const path = join(folderOf(t), 'a', 'b', 'f');
@@ -215,14 +226,13 @@ describe('the journal', () => {
     const { log, lines } = recordingLog();
     await using journal = await openJournal<{ n: number }>(folder, clock, log);
     journal.set('a', { n: 1 });
-    await settled();
-    rmSync(folder);
-    pass();
-    await settled();
-    await settled();
+    await eventually(
+      () => lines.includes(failing),
+      () => undefined,
+    );
     assert.deepEqual(lines[0], 'error: journal cannot be read, and begins anew');
-    await new Promise((resolve) => setTimeout(resolve, 100));
-    assert.deepEqual(readdirSync(folder), ['a.json']);
+    rmSync(folder);
+    await eventually(() => existsSync(join(folder, 'a.json')), pass);
   });
 
   test('a full disk that gets room again', { skip: process.getuid?.() !== 0 && 'a tmpfs needs root' }, async (t) => {
@@ -241,7 +251,7 @@ describe('the journal', () => {
       const requests = { cpu: '1' };
       journal.set('before', { n: 1, text: 'x' });
       state.set('u1', { containers: { constructor: { requests } }, pod: undefined });
-      await new Promise((resolve) => setTimeout(resolve, 50));
+      await eventually(() => existsSync(join(at, 'j', 'before.json')) && existsSync(join(at, 'state')), pass);
       try {
         writeFileSync(filler, Buffer.alloc(128 * 1024));
       } catch (error) {
@@ -250,17 +260,17 @@ describe('the journal', () => {
       journal.set('before', { n: 2, text: 'y'.repeat(5000) });
       journal.set('after', { n: 3, text: 'z'.repeat(5000) });
       state.set('u2', { containers: { a: { requests } }, pod: undefined });
-      await new Promise((resolve) => setTimeout(resolve, 50));
+      await eventually(
+        () => lines.filter((line) => line === failing).length === 2,
+        () => undefined,
+      );
       // Nothing is torn: the old file is whole, and no temporary one takes room.
       assert.equal(JSON.parse(readFileSync(join(at, 'j', 'before.json'), 'utf8')).n, 1);
       assert.deepEqual(readdirSync(join(at, 'j')), ['before.json']);
-      assert.ok(lines.includes('error: state cannot be written to the disk, and is tried again'));
       rmSync(filler);
-      pass();
-      await new Promise((resolve) => setTimeout(resolve, 100));
+      await eventually(() => existsSync(join(at, 'j', 'after.json')), pass);
       assert.equal(JSON.parse(readFileSync(join(at, 'j', 'after.json'), 'utf8')).n, 3);
-      assert.equal(JSON.parse(readFileSync(join(at, 'j', 'before.json'), 'utf8')).n, 2);
-      assert.ok(existsSync(join(at, 'state')));
+      await eventually(() => JSON.parse(readFileSync(join(at, 'j', 'before.json'), 'utf8')).n === 2, pass);
     }
     await using back = await openPodResources(join(at, 'state'), clock, log);
     assert.deepEqual(back.get('u2')?.containers, { a: { requests: { cpu: '1' } } });

@@ -7,6 +7,8 @@ import { systemClock } from '../../../agent/base/clock.ts';
 import { AgentError } from '../../../agent/base/errors.ts';
 import { silentLog } from '../../../agent/base/log.ts';
 import { Table } from '../../../agent/base/table.ts';
+import { createLastWords } from '../../../agent/cli/wiring/last-words.ts';
+import { openMounts } from '../../../agent/drivers/mounts/mounts.ts';
 import type { RuntimePod } from '../../../agent/pods/observed.ts';
 import { type RuntimeView, watchRuntime } from '../../../agent/pods/runtime-watch.ts';
 import type { ContainerEventResponse, ContainerStatus } from '../../../cri-protos/generated/cri.ts';
@@ -81,12 +83,21 @@ function fakeRuntime() {
   };
 }
 
+const lastWords = createLastWords('/none', openMounts());
+
 async function watching() {
   const runtime = fakeRuntime();
   const table = new Table<RuntimePod>('runtime');
   const controller = new AbortController();
   const synced = new Promise<void>((resolve) => table.onSynced(resolve));
-  const common = { clock: systemClock, log: silentLog, signal: controller.signal, auditIntervalMs: 60_000, relistIntervalMs: 60_000 };
+  const common = {
+    lastWords,
+    clock: systemClock,
+    log: silentLog,
+    signal: controller.signal,
+    auditIntervalMs: 60_000,
+    relistIntervalMs: 60_000,
+  };
   const unseen: string[] = [];
   const watch = watchRuntime({ ...common, cri: runtime.cri, table, unseen: (uid, error) => void unseen.push(`${uid} ${error}`) });
   await synced;

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
-import { appendFile, mkdtemp, rename, rm, symlink, truncate, writeFile } from 'node:fs/promises';
+import { execFileSync } from 'node:child_process';
+import { appendFile, mkdir, mkdtemp, rename, rm, symlink, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { systemClock } from '../../../agent/base/clock.ts';
 import { hasCode } from '../../../agent/base/errors.ts';
@@ -157,17 +158,42 @@ test('following goes on across rotations and loses nothing of the old file', asy
   await f.done;
 });
 
-test('following reads a file cut in place from its start', async () => {
+test('following reads a file cut in place from its start, behind the link that cri-dockerd lays', async () => {
   await using at = await folder();
-  await writeFile(at.file, line(1, 'a long first line'));
-  await symlink(at.file, join(at.path, 'link.log'));
-  const f = follow(join(at.path, 'link.log'));
+  const id = '0123456789abcdef'.repeat(4);
+  const own = join(at.path, 'containers', id, `${id}-json.log`);
+  await mkdir(dirname(own), { recursive: true });
+  await writeFile(own, line(1, 'a long first line'));
+  await symlink(own, at.file);
+  const f = follow(at.file);
   await f.until('a long first line\n');
-  await truncate(at.file);
-  await appendFile(at.file, line(2, 'b'));
+  await truncate(own);
+  await appendFile(own, line(2, 'b'));
   await f.until('a long first line\nb\n');
   f.end();
   await f.done;
+});
+
+test('what a pod with /var/log puts in the place of a log is not read', { timeout: 10_000 }, async () => {
+  await using at = await folder();
+  const pod = join(at.path, 'pods', 'ns_p_u', 'c');
+  await mkdir(pod, { recursive: true });
+  await writeFile(join(pod, '0.log'), line(1, 'good'));
+  // Folders above the pod's may be links: an administrator's.
+  await symlink(join(at.path, 'pods'), join(at.path, 'linked'));
+  assert.equal(await all(join(at.path, 'linked', 'ns_p_u', 'c', '0.log'), {}), 'good\n');
+  await symlink('/etc/shadow', join(pod, '1.log'));
+  await symlink('2.log', join(pod, '2.log'));
+  await symlink('/etc', join(pod, 'etc'));
+  execFileSync('mkfifo', [join(pod, '3.log')]);
+  for (const [name, says] of [
+    ['1.log', /leads to \/etc\/shadow$/],
+    ['2.log', /too many levels of symbolic links$/],
+    ['etc/shadow', /leads to \/etc\/shadow$/],
+    ['3.log', /is no regular file$/],
+    ['4.log', /no such file or directory$/],
+  ] as const)
+    await assert.rejects(all(join(pod, name), { tailLines: 5 }), says);
 });
 
 test('following stops when it is no longer wanted', async () => {

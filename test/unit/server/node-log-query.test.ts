@@ -8,6 +8,7 @@ import { Writable } from 'node:stream';
 import { after, test } from 'node:test';
 import { gunzipSync } from 'node:zlib';
 import { systemClock } from '../../../agent/base/clock.ts';
+import { lookWithin } from '../../../agent/drivers/files/look.ts';
 import { createRunJournalctl } from '../../../agent/drivers/logs/journalctl.ts';
 import type { Call } from '../../../agent/server/contracts.ts';
 import { journalArguments, parseNodeLogQuery, patternCheckArguments, refusedPattern } from '../../../agent/server/node-log-query.ts';
@@ -91,7 +92,7 @@ test('services come from the journal, or from their files', async () => {
     const url = new URL(request.url ?? '/', 'http://node');
     const signal = new AbortController().signal;
     const call: Call = { request, response, upgraded: undefined, query: url.searchParams, signal, closing: signal };
-    const from = { folder: logs, clock: systemClock, journalctl: createRunJournalctl(program) };
+    const from = { folder: logs, within: lookWithin, clock: systemClock, journalctl: createRunJournalctl(program) };
     void serveQueriedLogs(from, decodeURIComponent(url.pathname.slice(1)), call);
   });
   await new Promise<void>((listening) => server.listen(0, '127.0.0.1', listening));

@@ -10,6 +10,7 @@ import { after } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
 import { systemClock } from '../../../agent/base/clock.ts';
 import { silentLog } from '../../../agent/base/log.ts';
+import { lookWithin } from '../../../agent/drivers/files/look.ts';
 import type { SubjectAccessReviewSpec } from '../../../agent/model/generated/api.ts';
 import type { AgentPod } from '../../../agent/model/pod.ts';
 import type { ServerOptions, ServerSettings } from '../../../agent/server/contracts.ts';
@@ -197,6 +198,7 @@ export async function start(fixture: Fixture = {}) {
       portForward: answer({ url: streamingUrl }),
       execSync: answer({ stdout: Buffer.from('out'), stderr: Buffer.from('err'), exit_code: 0 }),
     },
+    lookWithin,
     async *readLog(path, options) {
       yield Buffer.alloc(0);
       yield Buffer.from(`${path} ${options.tailLines} ${options.follow !== undefined}\n`);

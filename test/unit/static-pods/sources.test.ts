@@ -8,6 +8,7 @@ import { test } from 'node:test';
 import { systemClock } from '../../../agent/base/clock.ts';
 import { silentLog } from '../../../agent/base/log.ts';
 import { Table } from '../../../agent/base/table.ts';
+import { readDated } from '../../../agent/drivers/files/look.ts';
 import { proxyAgentFor } from '../../../agent/drivers/kube/tunnel.ts';
 import { configFirstSeenAnnotation } from '../../../agent/model/pod.ts';
 import { type FileSourceOptions, type ManifestMemory, startFileSource } from '../../../agent/pods/file-source.ts';
@@ -49,6 +50,7 @@ const imageOf = (table: Table<PodSpecRow>): string | undefined => [...table.valu
 function startFiles(path: string, checkIntervalMs = 60_000, more: Partial<FileSourceOptions> = {}) {
   const table = new Table<PodSpecRow>('files');
   const source = startFileSource({
+    readFile: readDated,
     path,
     nodeName: 'n1',
     clock: systemClock,

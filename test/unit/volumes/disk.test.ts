@@ -6,7 +6,8 @@ import os from 'node:os';
 import path from 'node:path';
 import { after, describe, test } from 'node:test';
 import { AgentError } from '../../../agent/base/errors.ts';
-import { readFileInside, writeFiles } from '../../../agent/drivers/mounts/volume-disk.ts';
+import { operations } from '../../../agent/drivers/mounts/operations.ts';
+import { writeFiles } from '../../../agent/drivers/mounts/volume-disk.ts';
 
 const root = fs.mkdtempSync(path.join(os.tmpdir(), 'keelson-disk-'));
 after(() => fs.rmSync(root, { recursive: true }));
@@ -16,6 +17,7 @@ const make = (name: string): string => {
   return at;
 };
 const file = (text: string) => ({ data: Buffer.from(text), mode: 0o644 });
+const readInside = (base: string, path: string, mostBytes: number): Promise<string> => operations.readInside({ base, path, mostBytes });
 const stamped = (dir: string): string[] => fs.readdirSync(dir).filter((name) => /^\.\.\d/.test(name));
 
 describe('content that is written in one step', () => {
@@ -41,7 +43,7 @@ describe('content that is written in one step', () => {
 });
 
 describe('files that pods write', () => {
-  test('links count inside the volume, and no further', () => {
+  test('links count inside the volume, and no further', async () => {
     const outside = make('outside');
     fs.writeFileSync(path.join(outside, 'f'), 'secret');
     const dir = make('inside/sub');
@@ -49,12 +51,12 @@ describe('files that pods write', () => {
     const base = path.join(root, 'inside');
     fs.symlinkSync('sub', path.join(base, 'link'));
     fs.symlinkSync(outside, path.join(base, 'out'));
-    assert.equal(readFileInside(base, 'link/f', 100), 'text');
-    assert.throws(() => readFileInside(base, 'out/f', 100), { code: 'OutsideVolume' });
-    assert.throws(() => readFileInside(base, '../outside/f', 100), { code: 'OutsideVolume' });
-    assert.throws(() => readFileInside(base, 'none', 100), { code: 'NotFound' });
-    assert.throws(() => readFileInside(base, 'sub', 100), { code: 'InvalidArgument' });
-    assert.throws(() => readFileInside(base, 'sub/f', 3), { code: 'InvalidArgument' });
+    assert.equal(await readInside(base, 'link/f', 100), 'text');
+    await assert.rejects(readInside(base, 'out/f', 100), { code: 'OutsideVolume' });
+    await assert.rejects(readInside(base, '../outside/f', 100), { code: 'OutsideVolume' });
+    await assert.rejects(readInside(base, 'none', 100), { code: 'NotFound' });
+    await assert.rejects(readInside(base, 'sub', 100), { code: 'InvalidArgument' });
+    await assert.rejects(readInside(base, 'sub/f', 3), { code: 'InvalidArgument' });
   });
 
   test('a folder that becomes a link while it is looked at leads nowhere', async () => {
@@ -79,7 +81,7 @@ describe('files that pods write', () => {
     try {
       for (let i = 0; i < 5000; i++) {
         try {
-          read.add(readFileInside(base, 'd/f', 100));
+          read.add(await readInside(base, 'd/f', 100));
         } catch (error) {
           errors.add(error instanceof AgentError ? error.code : String(error));
         }
