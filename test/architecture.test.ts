@@ -252,6 +252,7 @@ const fileCalls: { what: string; names: readonly string[]; except: { file: RegEx
       { file: /^agent\/drivers\/(cgroup|proc|sys)\//, why: "the kernel's own files: cgroups, /proc and /sys" },
       { file: /^agent\/cli\/wiring\/(stats|machine)\.ts$/, why: "the kernel's own files: /proc/self/cgroup, /proc/PID/cgroup" },
       { file: /^agent\/cli\/local\/containerd\.ts$/, why: "the kernel's own file: /proc/self/status" },
+      { file: /^proxy\/backends\//, why: "the kernel's own files below /proc" },
       { file: /^agent\/drivers\/mounts\/mounts\.ts$/, why: "the kernel's own file: /proc/self/mountinfo" },
       {
         file: /^agent\/drivers\/mounts\/(operations|remove-tree|pod-folder)\.ts$/,
@@ -277,6 +278,7 @@ const fileCalls: { what: string; names: readonly string[]; except: { file: RegEx
     except: [
       { file: /^agent\/drivers\/files\/atomic\.ts$/, why: 'it is the writer' },
       { file: /^agent\/drivers\/cgroup\//, why: "the kernel's own files" },
+      { file: /^proxy\/backends\//, why: "the kernel's own files: /proc/sys" },
       { file: /^agent\/cli\/(run|wiring\/node)\.ts$/, why: "the kernel's own files: /proc/self/comm, /proc/self/oom_score_adj" },
       {
         file: /^agent\/cli\/wiring\/pod-apply\.ts$/,
