@@ -268,7 +268,7 @@ const fileCalls: { what: string; names: readonly string[]; except: { file: RegEx
         file: /^agent\/cli\/(down|local\/(process|state|example-images))\.ts$/,
         why: "the command's own files below a folder of root's, and /proc",
       },
-      { file: /^agent\/server\/server\.ts$/, why: 'clientCAFile, which the configuration names' },
+      { file: /^agent\/server\/client-ca\.ts$/, why: 'clientCAFile, which the configuration names' },
     ],
   },
   {
