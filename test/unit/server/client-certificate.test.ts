@@ -91,7 +91,7 @@ test('the CA file is replaced: idle connections end, and who is in the middle of
   assert.deepEqual([await idle.ask(), await busy.ask(), await early.ask()], [200, 200, 401]);
   for (const each of [busy, early]) each.socket.write(whole.slice(0, 10));
   // The server has the first bytes, so these connections are not idle.
-  await systemClock.sleep(50, AbortSignal.timeout(5000));
+  await systemClock.sleep(500, AbortSignal.timeout(5000));
   writeFileSync(caFile, next.cert);
   await time.look();
   await idle.closed;

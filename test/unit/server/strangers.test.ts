@@ -39,7 +39,7 @@ test('4,000 bad tokens: their reviews end in 429, a known token still passes, an
   await once(api, 'listening');
   t.after(() => api.close());
   const server = `http://127.0.0.1:${(api.address() as AddressInfo).port}`;
-  await using client = createKubeClient({ auth: { server }, clock: systemClock, log: silentLog, userAgent: 'test/1', qps: 5, burst: 10 });
+  await using client = createKubeClient({ auth: { server }, clock: systemClock, log: silentLog, userAgent: 'test/1', qps: 1, burst: 10 });
   await using s = await start({ options: createReviews(client) });
   assert.equal((await get(s.server.port, '/pods', { token: 'good' })).status, 200);
 
@@ -78,7 +78,7 @@ test('4,000 bad tokens: their reviews end in 429, a known token still passes, an
   // The node's own budget is untouched: ten calls more, and none of them waits for a token.
   const own = systemClock.mono();
   for (let i = 0; i < 9; i++) await client.patch('/api/v1/namespaces/default/pods/web/status', {}, 'application/merge-patch+json', forever);
-  assert.ok(systemClock.mono() - own < 1500, 'nine calls out of a burst of ten at five a second');
+  assert.ok(systemClock.mono() - own < 6000, 'nine calls out of a burst of ten at one a second');
 });
 
 test('the budget: bounds on all, on each, on those under way; a refusal spends nothing', async () => {
