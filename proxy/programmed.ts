@@ -9,6 +9,8 @@ export interface ProgrammedService {
   readonly service: string;
   /** Since when, wall ms; for what was found at start, when it was found. */
   readonly sinceMs: number;
+  /** How many of its frontends send there. Nobody is told when only this changes. */
+  frontends: number;
 }
 
 /** What this node's rules send to an address. Absent while they send nothing there. */
@@ -32,53 +34,42 @@ export interface Programmed {
 }
 
 /** All endpoints that a frontend may send to, by whatever policy, each once. */
-function endpointsOf(frontend: Frontend | undefined): Endpoint[] {
-  const { cluster, local } = frontend ?? {};
-  const both = [...(cluster?.endpoints ?? []), ...(local?.endpoints ?? [])];
-  return [...new Map(both.map((endpoint) => [endpoint.key, endpoint])).values()];
+function endpointsOf({ cluster, local }: Frontend): readonly Endpoint[] {
+  if (local === undefined) return cluster?.endpoints ?? [];
+  const keys = new Set(local.endpoints.map(({ key }) => key));
+  return [...local.endpoints, ...(cluster?.endpoints ?? []).filter(({ key }) => !keys.has(key))];
 }
 
 export function createProgrammed(): Programmed {
   const table = new Table<ProgrammedRow>('programmed');
-  // How many frontends of a Service send to an address: address → Service → count.
-  const uses = new Map<string, Map<string, { count: number; sinceMs: number }>>();
 
-  function count(frontend: Frontend | undefined, by: 1 | -1, nowMs: number, changed: Set<string>): void {
-    if (frontend === undefined) return;
-    for (const { address } of endpointsOf(frontend)) {
-      const services = uses.get(address.ip) ?? new Map<string, { count: number; sinceMs: number }>();
-      uses.set(address.ip, services);
-      const use = services.get(frontend.service) ?? { count: 0, sinceMs: nowMs };
-      services.set(frontend.service, use);
-      use.count += by;
-      changed.add(address.ip);
-    }
-  }
+  const usesOf = (address: string): readonly ProgrammedService[] => table.get(address)?.services ?? [];
 
-  function write(address: string): void {
-    const services = uses.get(address);
-    if (services === undefined) return;
-    for (const [service, use] of services) if (use.count <= 0) services.delete(service);
-    if (services.size === 0) {
-      uses.delete(address);
-      table.delete(address);
+  function add({ service }: Frontend, address: string, nowMs: number): void {
+    const uses = usesOf(address);
+    const use = uses.find((each) => each.service === service);
+    if (use !== undefined) {
+      use.frontends++;
       return;
     }
-    const rows = [...services].map(([service, { sinceMs }]) => ({ service, sinceMs })).sort((a, b) => (a.service < b.service ? -1 : 1));
-    const old = table.get(address)?.services ?? [];
-    const same =
-      old.length === rows.length && old.every(({ service, sinceMs }, i) => service === rows[i]?.service && sinceMs === rows[i]?.sinceMs);
-    if (!same) table.set(address, { address, services: rows });
+    const services: ProgrammedService[] = [...uses, { service, sinceMs: nowMs, frontends: 1 }];
+    table.set(address, { address, services: services.sort((a, b) => (a.service < b.service ? -1 : 1)) });
+  }
+
+  function remove({ service }: Frontend, address: string): void {
+    const uses = usesOf(address);
+    const use = uses.find((each) => each.service === service);
+    if (use === undefined || --use.frontends > 0) return;
+    if (uses.length === 1) table.delete(address);
+    else table.set(address, { address, services: uses.filter((each) => each !== use) });
   }
 
   return {
     table,
     commit(commits, nowMs) {
-      const changed = new Set<string>();
       // New uses first: an endpoint that stays keeps the time since when it is in.
-      for (const { after } of commits) count(after, 1, nowMs, changed);
-      for (const { before } of commits) count(before, -1, nowMs, changed);
-      for (const address of changed) write(address);
+      for (const { after } of commits) if (after !== undefined) for (const each of endpointsOf(after)) add(after, each.address.ip, nowMs);
+      for (const { before } of commits) if (before !== undefined) for (const each of endpointsOf(before)) remove(before, each.address.ip);
     },
   };
 }

@@ -15,12 +15,23 @@ export type PeerRequest =
       readonly sourcePort?: number | undefined;
       readonly count: number;
       readonly timeoutMs: number;
+    }
+  /** A new TCP connection every so often, whatever becomes of the others. */
+  | {
+      readonly do: 'probe';
+      readonly address: string;
+      readonly port: number;
+      readonly everyMs: number;
+      readonly forMs: number;
+      readonly timeoutMs: number;
     };
 
 /** `SERVER CLIENT`, `ECONNREFUSED` or another code, `timeout`; each with how long it took. */
 export interface PeerAnswer {
   readonly said: string;
   readonly ms: number;
+  /** When it began, ms since the epoch with fractions; in answers to `probe`. */
+  readonly at?: number;
 }
 
 type Connect = PeerRequest & { readonly do: 'connect' };
@@ -31,7 +42,7 @@ async function serve(protocol: string, address: string, port: number): Promise<v
   if (protocol === 'tcp') {
     const server = createServer((socket) => {
       socket.on('error', () => undefined);
-      socket.end(`${hostPort(address, port)} ${socket.remoteAddress}`);
+      socket.end(`${hostPort(socket.localAddress ?? address, port)} ${socket.remoteAddress}`);
     });
     await new Promise<void>((resolve, reject) => void server.on('error', reject).listen({ port, host: address, backlog: 512 }, resolve));
     return;
@@ -86,9 +97,28 @@ async function connectAll(request: Connect): Promise<PeerAnswer[]> {
   return answers;
 }
 
+async function probe({ address, port, everyMs, forMs, timeoutMs }: PeerRequest & { readonly do: 'probe' }): Promise<PeerAnswer[]> {
+  const started = performance.now();
+  const attempts: Promise<PeerAnswer>[] = [];
+  while (performance.now() - started < forMs) {
+    const from = performance.now();
+    const at = performance.timeOrigin + from;
+    const request = { do: 'connect', protocol: 'tcp', address, port, count: 1, timeoutMs } as const;
+    attempts.push(byTcp(request).then((said) => ({ said, ms: performance.now() - from, at })));
+    const rest = started + attempts.length * everyMs - performance.now();
+    await new Promise((resolve) => (rest > 0.5 ? setTimeout(resolve, rest) : setImmediate(resolve)));
+  }
+  return await Promise.all(attempts);
+}
+
 for await (const line of createInterface({ input: process.stdin })) {
   const { id, request } = JSON.parse(line) as { id: number; request: PeerRequest };
-  const done = request.do === 'serve' ? serve(request.protocol, request.address, request.port) : connectAll(request);
+  const done =
+    request.do === 'serve'
+      ? serve(request.protocol, request.address, request.port)
+      : request.do === 'probe'
+        ? probe(request)
+        : connectAll(request);
   done.then(
     (answers) => process.stdout.write(`${JSON.stringify({ id, answers: answers ?? [] })}\n`),
     (error: Error) => process.stdout.write(`${JSON.stringify({ id, error: error.message })}\n`),

@@ -252,8 +252,8 @@ describe('the proxy', () => {
     h.slice(aSlice([anEndpoint('10.1.0.7'), anEndpoint('10.1.0.8')]));
     await h.clock.advance(0);
     assert.deepEqual(h.proxy.programmed.get('10.1.0.7')?.services, [
-      { service: 'default/other', sinceMs: wall + 250 },
-      { service: 'default/web', sinceMs: wall },
+      { service: 'default/other', sinceMs: wall + 250, frontends: 1 },
+      { service: 'default/web', sinceMs: wall, frontends: 1 },
     ]);
     h.services.delete('default/web');
     h.slices.delete('default/other-1');
