@@ -18,6 +18,7 @@ import {
 import { AgentError } from '../base/errors.ts';
 import { readJson } from './json-text.ts';
 import type { RepeatedKey } from './repeated-key.ts';
+import { blockText } from './yaml-block.ts';
 import { indentFlows } from './yaml-indent.ts';
 import { keyText, resolveScalar } from './yaml-scalar.ts';
 
@@ -79,6 +80,7 @@ function* compose(text: string): Generator<YamlDocument, void> {
       resolveKnownTags: false,
       uniqueKeys: false,
       strict: false,
+      keepSourceTokens: true,
       logLevel: 'silent',
       prettyErrors: false,
     });
@@ -163,7 +165,7 @@ class Unsayable {
 
 /** One document on its way to a value. */
 class Reading {
-  readonly #text: string;
+  readonly #source: string;
   readonly #lineAt: (offset: number) => number;
   readonly #repeated: RepeatedKey[] = [];
   readonly #targets = new Map<Alias, Node>();
@@ -173,7 +175,7 @@ class Reading {
   #fromAliases = 0;
 
   constructor(text: string, lineAt: (offset: number) => number) {
-    this.#text = text;
+    this.#source = text;
     this.#lineAt = lineAt;
   }
 
@@ -247,7 +249,7 @@ class Reading {
         continue;
       }
       // libyaml takes the colon of `{a:}` and `[a:]` for a part of the text.
-      if (node.flow === true && /^:[,\]}]/.test(this.#text.slice(key.range?.[1] ?? 0, (key.range?.[1] ?? 0) + 2)) && isPlain(key))
+      if (node.flow === true && /^:[,\]}]/.test(this.#source.slice(key.range?.[1] ?? 0, (key.range?.[1] ?? 0) + 2)) && isPlain(key))
         throw this.#invalid(key, 'a colon needs a space behind it');
       const name = this.#key(key);
       if (typeof name !== 'string') {
@@ -289,7 +291,7 @@ class Reading {
 
   /** What the library reads otherwise than libyaml, which takes the character for a part of what is before it. */
   #refuseUnspaced(node: Scalar): void {
-    const next = this.#text[node.range?.[1] ?? 0] ?? '';
+    const next = this.#source[node.range?.[1] ?? 0] ?? '';
     if (node.tag !== undefined && isPlain(node) && node.source === '' && /[,[\]{}]/.test(next))
       throw this.#invalid(node, `a tag needs a space before ${next}`);
   }
@@ -312,19 +314,19 @@ class Reading {
 
   #resolve(node: Scalar): Exclude<ReturnType<typeof resolveScalar>, string> {
     this.#refuseUnspaced(node);
-    const text = this.#withoutAddedBreak(node);
+    const text = this.#text(node);
     if (!text.isWellFormed()) throw this.#invalid(node, 'invalid Unicode character escape code');
     const found = resolveScalar({ text, plain: node.type === 'PLAIN' || node.type === undefined, tag: node.tag ?? '' });
     if (typeof found === 'string') throw this.#invalid(node, `cannot decode ${found}`);
     return found;
   }
 
-  /** The library ends a block at the end of the file with a line break, whether there is one or not; libyaml takes what is there. */
-  #withoutAddedBreak(node: Scalar): string {
-    const text = textOf(node);
-    const isBlock = node.type === 'BLOCK_LITERAL' || node.type === 'BLOCK_FOLDED';
-    const atEnd = isBlock && (node.range?.[1] ?? 0) >= this.#text.length && /[^\n ] *$/.test(this.#text);
-    return atEnd && text.endsWith('\n') ? text.slice(0, -1) : text;
+  #text(node: Scalar): string {
+    const token = node.srcToken;
+    if (token?.type !== 'block-scalar') return textOf(node);
+    const text = blockText(this.#source, token.offset, token.indent);
+    if (text === undefined) throw this.#invalid(node, 'found a tab character where an indentation space is expected');
+    return text;
   }
 }
 

@@ -67,7 +67,8 @@ describe('YAML as Kubernetes reads it', () => {
   });
 
   test('upstream says today what the table says, and agrees on random documents', { timeout: 240_000 }, async () => {
-    const seed = Math.floor(Math.random() * 2 ** 31);
+    // The same ones on every run, so that a run fails for its change alone; another number looks further.
+    const seed = Number(process.env.KEELSON_YAML_SEED ?? 1);
     const random = fc.sample(documents, { numRuns: 6000, seed });
     const answers = await askUpstream([...inputs, ...random]);
     assert.deepEqual(

@@ -253,6 +253,22 @@ const documents = [
   'apiVersion: v1\nkind: Pod\nmetadata:\n  name: web\n  annotations:\n    mac: 02:42:ac:11:00:02\n    at: 12:30:45\nspec:\n  containers:\n  - name: c\n    image: x\n    command: [sh, -c, "sleep 1"]\n    env:\n    - {name: A, value: "yes"}\n',
 ];
 
+// Blank lines and line ends are all that block scalars differ in.
+const blockHeaders = ['|', '>', '|-', '>-', '|+', '>+', '|1', '>-1', '|-3', '>+3'];
+const blockBodies = [
+  '    ',
+  '    \n',
+  '\n    ',
+  '   x',
+  '   x\n     ',
+  '   x\n     \n',
+  '   x\n\n\n    ',
+  '     x\n   y\n     \n',
+  '   x\n    y\n\n   z\n',
+  '\n\n   x\n',
+];
+const blocks = blockHeaders.flatMap((header) => blockBodies.flatMap((body) => [`a: ${header}\n${body}`, `a:\n  b: ${header}\n${body}`]));
+
 /** Every input: single scalars as a value, as an item, as a key and by themselves, then whole documents. */
 export const inputs: readonly string[] = [
   ...new Set([
@@ -261,6 +277,7 @@ export const inputs: readonly string[] = [
     ...scalars.map((scalar) => `[${scalar}]`),
     ...scalars.map((scalar) => `${scalar}: v\n`),
     ...documents,
+    ...blocks,
   ]),
 ];
 
