@@ -11,6 +11,8 @@ const ignoredFields = new Set(['lastTransitionTime', 'lastProbeTime', 'startTime
 
 const patterns: readonly [RegExp, string][] = [
   [/\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b/g, 'UID'],
+  // A static pod's is a hash of its manifest.
+  [/\b[0-9a-f]{32}\b/g, 'UID'],
   [/\b[0-9a-f]{64}\b/g, 'ID'],
   [/\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)/g, 'TIME'],
   // Addresses of the lab (test/testbed/network.ts).
@@ -19,6 +21,7 @@ const patterns: readonly [RegExp, string][] = [
   [/\b172\.30\.0\.1\d\b/g, 'NODE-IP'],
   [/\bfd00:172:30::1\d\b/g, 'NODE-IP6'],
   [/\bkube-api-access-[a-z0-9]{5}\b/g, 'kube-api-access-X'],
+  [/\bcurrent usage \(\d+\)/g, 'current usage (N)'],
   // Cluster DNS runs on one of the two nodes.
   [/\bused: \d+, capacity\b/g, 'used: N, capacity'],
   // The near end of a connection has a port of its own.

@@ -360,6 +360,17 @@ const ends: { name: string; input: Partial<StatusInput>; is: string[] }[] = [
     is: ['i 0 Completed', 'j 0 Completed', 'a 137 ContainerStatusUnknown'],
   },
   {
+    name: 'its init container ended with 0 because it was asked to end: that is no completion',
+    input: {
+      pod: {
+        ...pod({ initContainers: [container('i')] }),
+        status: { initContainerStatuses: [{ name: 'i', image: '', imageID: '', ready: false, restartCount: 0, state: { running: {} } }] },
+      },
+      runtime: runtimePod([], [exited('i')]),
+    },
+    is: ['i 0 Completed', 'a waiting PodInitializing'],
+  },
+  {
     name: 'nothing of it was ever made: its first init container is said to have failed',
     input: { pod: pod(inits), runtime: runtimePod([]) },
     is: ['i 137 ContainerStatusUnknown', 'j waiting PodInitializing', 'a waiting PodInitializing'],
