@@ -2,10 +2,11 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { systemClock } from '../../agent/base/clock.ts';
+import { tableName } from '../../proxy/backends/nftables/layout.ts';
 import { createNft } from '../../proxy/backends/nftables/nft.ts';
 import { createNftables } from '../../proxy/backends/nftables/worker.ts';
 import { anEndpoint, aService, aSlice } from '../fakes/services.ts';
-import { drive } from './drive.ts';
+import { drive, settingsOf } from './drive.ts';
 import { addresses, addresses6, createNetwork, type Network, networkFiles, type Place } from './network.ts';
 
 let network: Network;
@@ -69,7 +70,7 @@ describe('nftables under change', () => {
     // Off and on again leaves nothing of before.
     driven.set(aService());
     await driven.settled();
-    assert.doesNotMatch(network.run('node', 'nft', 'list', 'map', 'ip', 'keelson-services', 'affinity'), /elements/);
+    assert.doesNotMatch(network.run('node', 'nft', 'list', 'map', 'ip', tableName, 'affinity'), /elements/);
   });
 
   test('affinity in IPv6: one endpoint per client, another when it goes, and nothing is left when it is switched off', async () => {
@@ -93,10 +94,7 @@ describe('nftables under change', () => {
     assert.deepEqual(await given(), [`[${kept.addresses[0]}]:8080`]);
     driven.set(service({}));
     await driven.settled();
-    assert.doesNotMatch(
-      network.run('node', 'nft', 'list', 'table', 'ip6', 'keelson-services'),
-      /clients-|client-ports-|sticky-|remember-[0-9]/,
-    );
+    assert.doesNotMatch(network.run('node', 'nft', 'list', 'table', 'ip6', tableName), /clients-|client-ports-|sticky-|remember-[0-9]/);
     assert.equal((await given()).length, 2);
     assert.deepEqual(driven.events, []);
   });
@@ -149,6 +147,39 @@ describe('nftables under change', () => {
       (await connecting).filter((each) => !each.startsWith('10.244.')),
       [],
     );
+  });
+
+  test('another version’s table serves until ours does, and goes then', async () => {
+    const objects = [aService(), aSlice([a(), b()])];
+    {
+      await using _first = await drive(nftables(), { objects });
+    }
+    const old = network.run('node', 'nft', 'list', 'table', 'ip', tableName).replaceAll(tableName, 'keelson-services-0');
+    network.run('node', 'nft', `delete table ip ${tableName}; ${old}`);
+    const connecting = answers('outside', '10.96.0.1', 80, 400);
+    await using _driven = await drive(nftables(), { objects });
+    assert.deepEqual(
+      (await connecting).filter((each) => !each.startsWith('10.244.')),
+      [],
+    );
+    assert.equal(network.run('node', 'nft', 'list', 'tables').trim(), `table ip ${tableName}`);
+  });
+
+  test('another bit of the mark, while a chain for many endpoints is there', async () => {
+    const many = Array.from({ length: 20 }, (_, index) => ({
+      ...a(),
+      addresses: [`10.244.1.1${index % 2}`],
+      targetRef: { uid: `u${index}` },
+    }));
+    const ports = Array.from({ length: 20 }, (_, index) => ({ name: 'http', port: 8080 + index, protocol: 'TCP' }));
+    const slices = ports.map((port, index) => aSlice([many[index % 2] ?? a()], { name: `web-${index}`, ports: [port] }));
+    await using driven = await drive(nftables(), { objects: [aService({ spec: { externalIPs: ['192.0.2.9'] } }), ...slices] });
+    assert.match(ruleset(), /chain masq-pick-20 \{\s+meta mark set meta mark \| 0x00004000/);
+    driven.proxy.updateSettings('ip', { ...settingsOf({}, 'ip'), masqueradeBit: 20 });
+    const until = performance.now() + 5000;
+    while (!/masq-pick-20 \{\s+meta mark set meta mark \| 0x00100000/.test(ruleset()) && performance.now() < until)
+      await systemClock.sleep(20, new AbortController().signal);
+    assert.doesNotMatch(ruleset(), /0x00004000/);
   });
 
   test('what somebody flushed is there again after the audit, and told', async () => {

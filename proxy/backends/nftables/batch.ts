@@ -1,6 +1,6 @@
 // A transaction as data: elements that come and go, and chains that come before them.
 import type { Family } from '../../model/address.ts';
-import { type Layout, layoutVersion, tableName } from './layout.ts';
+import { type Layout, tableName } from './layout.ts';
 import { type Chain, type NftSet, ruleText } from './rule.ts';
 
 /** An element of a set or map; `value` undefined in a set. All of it as nft writes it. */
@@ -67,7 +67,7 @@ function elementText({ key, value }: Element): string {
 export function layoutText({ family, sets, chains }: Layout): string {
   const table = `${family} ${tableName}`;
   return [
-    `add table ${table} { comment "keelson: Services of Kubernetes, layout ${layoutVersion}"; }`,
+    `add table ${table} { comment "keelson: Services of Kubernetes"; }`,
     ...sets.map(({ name, kind, spec }) => `add ${kind} ${table} ${name} { ${spec} }`),
     ...chains.map((chain) => `add chain ${table} ${chain.name}${hookText(chain)}`),
     ...chains.map(({ name }) => `flush chain ${table} ${name}`),

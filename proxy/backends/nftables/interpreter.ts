@@ -4,7 +4,6 @@ import { AgentError, unreachable } from '../../../agent/base/errors.ts';
 import { addressIn } from '../../model/address.ts';
 import { batchRefused } from '../backend.ts';
 import type { Batch } from './batch.ts';
-import { layoutVersion } from './layout.ts';
 import type { Listing } from './listing.ts';
 import type { Netfilter, SetContent } from './netfilter.ts';
 import type { Action, Chain, Condition, Field, Hook, Rule } from './rule.ts';
@@ -81,6 +80,7 @@ export function createInterpreter(): Interpreter {
     read: async (elements) => (table === undefined ? undefined : listingOf(table, elements)),
     readSet: async (set) => new Map(table?.sets.get(set)),
     routeLoopbackTo: async () => undefined,
+    removeOlder: async () => undefined,
     remove: async () => {
       table = undefined;
     },
@@ -156,7 +156,6 @@ function listingOf({ sets, chains }: TableState, elements: boolean): Listing {
   return {
     sets: new Map([...sets].map(([name, content]) => [name, elements ? new Map(content) : new Map()])),
     chains: new Map([...chains].map(([name, { rules }]) => [name, JSON.stringify(rules)])),
-    layout: layoutVersion,
   };
 }
 

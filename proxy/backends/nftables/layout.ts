@@ -5,10 +5,19 @@ import type { BackendSettings } from '../backend.ts';
 import { pickChains } from './demand.ts';
 import type { Chain, Field, Hook, NftSet, Rule, Statement } from './rule.ts';
 
-export const tableName = 'keelson-services';
-
 /** Goes up when sets or maps change in a way that rules of an older run would not take. */
-export const layoutVersion = 1;
+const layoutVersion = 1;
+
+/**
+ * A new layout has a table of its own, which is filled beside the old one: translation takes the
+ * first that matches, so that nothing stops before the old one goes.
+ */
+export const tableName = `keelson-services-${layoutVersion}`;
+
+/** Whether a table is of some version of this backend. */
+export function isOurTable(name: string): boolean {
+  return /^keelson-services(-\d+)?$/.test(name);
+}
 
 /** Chains for so many endpoints are there from the start; others come when they are needed. */
 const readyCounts = 16;

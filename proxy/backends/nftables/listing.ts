@@ -5,20 +5,17 @@ export interface Listing {
   readonly sets: ReadonlyMap<string, ReadonlyMap<string, string | undefined>>;
   /** Chains by name: the lines of their rules, as nft words them. */
   readonly chains: ReadonlyMap<string, string>;
-  /** The number after "layout" in the table's comment; undefined without it. */
-  readonly layout: number | undefined;
 }
 
 export function parseListing(text: string): Listing {
   const sets = new Map<string, Map<string, string | undefined>>();
   const chains = new Map<string, string>();
-  const layout = /^\tcomment ".*\blayout (\d+)"$/m.exec(text)?.[1];
   // Blocks are indented by one tab and end with a brace so indented.
   for (const [, kind, name = '', body = ''] of text.matchAll(/^\t(set|map|chain) (\S+) \{\n([\s\S]*?)^\t\}$/gm)) {
     if (kind === 'chain') chains.set(name, body);
     else sets.set(name, elementsIn(body));
   }
-  return { sets, chains, layout: layout === undefined ? undefined : Number(layout) };
+  return { sets, chains };
 }
 
 function elementsIn(body: string): Map<string, string | undefined> {

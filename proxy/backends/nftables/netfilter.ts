@@ -32,6 +32,8 @@ export interface Netfilter extends AsyncDisposable {
   readSet(set: string, signal: AbortSignal): Promise<ReadonlyMap<string, string | undefined>>;
   /** Lets connections from loopback go to these IPv4 addresses, once the table translates them. */
   routeLoopbackTo(addresses: readonly string[], signal: AbortSignal): Promise<void>;
-  /** Removes the table; none is fine. */
+  /** Removes tables that other versions of this backend left. */
+  removeOlder(signal: AbortSignal): Promise<void>;
+  /** Removes all tables of ours; none is fine. */
   remove(signal: AbortSignal): Promise<void>;
 }

@@ -8,7 +8,7 @@ import type { Family } from '../../model/address.ts';
 import { batchRefused } from '../backend.ts';
 import { type NetworkFiles, ownNetwork, routeLoopbackTo } from '../localnet.ts';
 import { batchCommands, layoutText, setText } from './batch.ts';
-import { tableName } from './layout.ts';
+import { isOurTable, tableName } from './layout.ts';
 import { parseListing } from './listing.ts';
 import type { Netfilter } from './netfilter.ts';
 import { collect, firstLine, type Interactive, residentBytes, startInteractive } from './process.ts';
@@ -21,6 +21,13 @@ export function createNft(family: Family, options: NftOptions): Netfilter {
   const nft = createRunner(options);
   const { files = ownNetwork, log = silentLog } = options;
   const table = `${family} ${tableName}`;
+
+  async function removeTables(which: (name: string) => boolean, signal: AbortSignal): Promise<void> {
+    const text = (await nft.list(['list', 'tables', family], signal)) ?? '';
+    const names = [...text.matchAll(/^table \S+ (\S+)$/gm)].map(([, name = '']) => name).filter((name) => isOurTable(name) && which(name));
+    if (names.length > 0) await nft.load(names.map((name) => `delete table ${family} ${name}\n`).join(''), signal);
+  }
+
   return {
     define: (layout, contents, replace, signal) => {
       const fills = contents.map(({ set, keys }) => setText(family, set, keys));
@@ -48,10 +55,8 @@ export function createNft(family: Family, options: NftOptions): Netfilter {
         log.warn({ err: messageOf(error) }, 'node ports cannot be reached on 127.0.0.1');
       }
     },
-    async remove(signal) {
-      if ((await nft.list(['-t', 'list', 'table', family, tableName], signal)) === undefined) return;
-      await nft.load(`delete table ${table}\n`, signal);
-    },
+    removeOlder: (signal) => removeTables((name) => name !== tableName, signal),
+    remove: (signal) => removeTables(() => true, signal),
     [Symbol.asyncDispose]: () => nft[Symbol.asyncDispose](),
   };
 }

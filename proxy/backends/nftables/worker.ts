@@ -4,8 +4,9 @@ import { type Backend, type BackendSettings, batchRefused } from '../backend.ts'
 import { adopt } from './adopt.ts';
 import { forgetClients, leftovers } from './affinity.ts';
 import { type ElementOp, isEmpty } from './batch.ts';
+import { demandOf } from './demand.ts';
 import type { FrontendElements } from './elements.ts';
-import { type Layout, layout, layoutVersion, nodePortIps, tableName } from './layout.ts';
+import { type Layout, layout, nodePortIps, tableName } from './layout.ts';
 import type { Netfilter, SetContent } from './netfilter.ts';
 import { type Committed, sharedKey, stage } from './staging.ts';
 
@@ -13,7 +14,7 @@ import { type Committed, sharedKey, stage } from './staging.ts';
 const doubtMs = 5000;
 
 /**
- * The nftables backend of one family: a table of its own, `keelson-services`, and nothing of
+ * The nftables backend of one family: a table of its own, `keelson-services-N`, and nothing of
  * anybody else's. `netfilter` is closed with it.
  */
 export function createNftables(family: Family, netfilter: Netfilter, mono: () => number): Backend {
@@ -28,8 +29,7 @@ export function createNftables(family: Family, netfilter: Netfilter, mono: () =>
 
   async function open(given: BackendSettings, signal: AbortSignal): Promise<ReadonlySet<string>> {
     settings = given;
-    const wanted = layout(family, given);
-    await define(wanted, given, signal);
+    const wanted = await define(given, signal);
     const listing = await netfilter.read(true, signal);
     if (listing === undefined) throw new AgentError('NftFailed', `${table} is gone as soon as it is made: somebody deletes it`);
     const found = adopt(family, listing);
@@ -40,18 +40,22 @@ export function createNftables(family: Family, netfilter: Netfilter, mono: () =>
     return new Set(found.frontends.keys());
   }
 
-  async function define(wanted: Layout, given: BackendSettings, signal: AbortSignal): Promise<void> {
+  /** Chains that Services asked for are made anew as well: they hold the bit of the mark. */
+  async function define(given: BackendSettings, signal: AbortSignal): Promise<Layout> {
+    const base = layout(family, given);
     const old = await netfilter.read(false, signal);
-    const outdated = old !== undefined && old.layout !== layoutVersion;
+    const wanted = withDemanded(base, old?.chains.keys() ?? [], given.masqueradeBit);
     try {
-      await netfilter.define(wanted, contents(given), outdated, signal);
+      await netfilter.define(wanted, contents(given), false, signal);
+      return wanted;
     } catch (error) {
       if (!hasCode(error, batchRefused)) throw error;
+      if (old === undefined) throw unsupported(error);
       // Somebody changed our table so that it does not take our sets any more: it is made anew.
-      if (old === undefined || outdated) throw unsupported(error);
-      await netfilter.define(wanted, contents(given), true, signal).catch((again: unknown) => {
+      await netfilter.define(base, contents(given), true, signal).catch((again: unknown) => {
         throw hasCode(again, batchRefused) ? unsupported(again) : again;
       });
+      return base;
     }
   }
 
@@ -135,11 +139,12 @@ export function createNftables(family: Family, netfilter: Netfilter, mono: () =>
       await dropLeftovers(signal);
       const cidrs = (settings?.serviceCidrs ?? []).filter((cidr) => cidr.family === family).map(({ text }) => text);
       await netfilter.fill({ set: 'service-cidrs', keys: cidrs }, signal);
+      await netfilter.removeOlder(signal);
     },
     async configure(given, signal) {
       settings = given;
-      const wanted = layout(family, given);
-      await netfilter.define(wanted, contents(given), false, signal);
+      const wanted = await define(given, signal);
+      committed = { ...committed, markBit: given.masqueradeBit };
       const listing = await netfilter.read(false, signal);
       rules = new Map(wanted.chains.map(({ name }) => [name, listing?.chains.get(name) ?? '']));
       await routeLoopback(given, signal);
@@ -152,6 +157,18 @@ export function createNftables(family: Family, netfilter: Netfilter, mono: () =>
 function nodePortEndpoints(elements: readonly ElementOp[]): string[] {
   const added = elements.filter(({ op, set }) => op === 'add' && set.startsWith('nodeport-endpoints'));
   return [...new Set(added.map(({ value }) => value?.split(' . ')[0] ?? ''))];
+}
+
+/** The layout with those of these chains that are made on demand, and what they need. */
+function withDemanded({ sets, chains, ...rest }: Layout, names: Iterable<string>, markBit: number): Layout {
+  const all = new Map(chains.map((chain) => [chain.name, chain]));
+  const allSets = new Map(sets.map((set) => [set.name, set]));
+  for (const name of names) {
+    const demand = demandOf(name, markBit);
+    for (const set of demand?.sets ?? []) allSets.set(set.name, set);
+    for (const chain of demand?.chains ?? []) all.set(chain.name, chain);
+  }
+  return { ...rest, sets: [...allSets.values()], chains: [...all.values()] };
 }
 
 function unsupported(error: AgentError): AgentError {
