@@ -57,6 +57,8 @@ export interface StatusInput {
   readonly deviceHealth?: ((container: string) => ResourceStatus[] | undefined) | undefined;
   /** True when this runtime handler can make mounts below a read-only one read-only too. */
   readonly recursiveReadOnly: (handler: string) => boolean;
+  /** What was told of the pod when its end began. */
+  readonly atEnd?: PodStatus | undefined;
   /** The node's addresses, primary first; empty while unknown. */
   readonly hostIps: readonly string[];
   /** Wall time, ms. */
@@ -127,7 +129,7 @@ export function computeStatus(input: StatusInput): PodStatus {
     ({ reason, message } = previous);
   }
   const now = apiTime(input.now);
-  if (terminal) endAll(pod, initStatuses, appStatuses);
+  if (terminal) endAll(pod, initStatuses, appStatuses, input.atEnd);
   const conditions = conditionsOf({
     pod,
     previous,
@@ -184,11 +186,11 @@ const neverSeen: ContainerState = {
  * In a pod that has ended nothing waits any more: what should have run counts as failed, lest half a pod be taken for success. What was never to run,
  * because an init container before it did not complete, goes on saying so (pkg/kubelet/status TerminatePod).
  */
-function endAll(pod: AgentPod, inits: readonly ContainerStatus[], apps: readonly ContainerStatus[]): void {
+function endAll(pod: AgentPod, inits: readonly ContainerStatus[], apps: readonly ContainerStatus[], atEnd: PodStatus | undefined): void {
   const begun = ({ state, lastState }: ContainerStatus): boolean => state?.waiting === undefined || lastState?.terminated !== undefined;
   const computed = inits.at(-1);
-  // As the API shows it: one that ends with 0 because the pod is ended has not completed (pkg/kubelet/status hasPodInitialized).
-  const last = pod.status?.initContainerStatuses?.find(({ name }) => name === computed?.name) ?? computed;
+  // As it was told when the end began: one that ends with 0 because the pod is ended has not completed (pkg/kubelet/status hasPodInitialized).
+  const last = atEnd?.initContainerStatuses?.find(({ name }) => name === computed?.name) ?? computed;
   const initialized =
     last === undefined ||
     apps.some(begun) ||

@@ -141,6 +141,8 @@ interface Machine {
   readonly backoffTold: Map<string, number | undefined>;
   /** When (mono, ms) a container begins to wait for another reason than it is told to; undefined: not by itself. */
   reasonChangesAt: number | undefined;
+  /** What was told of it when its end began. */
+  statusAtEnd: PodStatus | undefined;
   /** The event that its end takes too long has been recorded. */
   overdueTold: boolean;
   /** The problem of the node's network that its last event told of. */
@@ -337,6 +339,7 @@ export function startPods(options: PodsOptions): Pods {
       failureCounts: new Map(),
       backoffTold: new Map(),
       reasonChangesAt: undefined,
+      statusAtEnd: undefined,
       overdueTold: false,
       networkTold: undefined,
     };
@@ -462,6 +465,7 @@ export function startPods(options: PodsOptions): Pods {
     const name = podKey(machine.pod);
     const event = endEvent(lifecycle);
     if (event !== undefined) options.apply.recordEvent(machine.pod, 'Normal', event.reason, event.message);
+    if (before.kind === 'syncing') machine.statusAtEnd = statuses.get(uid)?.status ?? machine.pod.status;
     if (lifecycle.kind === 'terminating') {
       log.info({ pod: name, podUid: uid, cause: lifecycle.cause, graceSeconds: lifecycle.graceSeconds }, 'pod is ending');
       // What is only waited for is given up; stops go on.
@@ -622,6 +626,7 @@ export function startPods(options: PodsOptions): Pods {
       verdicts: (id) => options.verdicts.get(id) ?? {},
       deviceHealth: (container) => options.devices.health(uid, container),
       recursiveReadOnly: options.recursiveReadOnly,
+      atEnd: machine.statusAtEnd,
       hostIps: options.hostIps(),
       now: wall,
     });

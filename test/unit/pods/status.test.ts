@@ -362,10 +362,8 @@ const ends: { name: string; input: Partial<StatusInput>; is: string[] }[] = [
   {
     name: 'its init container ended with 0 because it was asked to end: that is no completion',
     input: {
-      pod: {
-        ...pod({ initContainers: [container('i')] }),
-        status: { initContainerStatuses: [{ name: 'i', image: '', imageID: '', ready: false, restartCount: 0, state: { running: {} } }] },
-      },
+      pod: pod({ initContainers: [container('i')] }),
+      atEnd: { initContainerStatuses: [{ name: 'i', image: '', imageID: '', ready: false, restartCount: 0, state: { running: {} } }] },
       runtime: runtimePod([], [exited('i')]),
     },
     is: ['i 0 Completed', 'a waiting PodInitializing'],
