@@ -5,6 +5,8 @@ import { type SkipCounter, type Skipped, skipCounter } from './skipped.ts';
 /** A transport protocol, named as nft and iptables name it. */
 export type Protocol = 'tcp' | 'udp' | 'sctp';
 
+export const protocols: readonly Protocol[] = ['tcp', 'udp', 'sctp'];
+
 /** A Service with this label belongs to another proxy; its slices carry it too. */
 export const serviceProxyNameLabel = 'service.kubernetes.io/service-proxy-name';
 

@@ -80,6 +80,17 @@ export const contracts: Record<string, Contract> = {
       { from: 'node', to: '10.96.0.1:53', protocol: 'udp', is: 'a* far*' },
     ],
   },
+  // With one endpoint, and with so many that their chain is made on demand.
+  'a cluster IP, UDP with one endpoint': {
+    objects: [
+      aService({ ports: [{ name: 'dns', port: 53, protocol: 'UDP' }] }),
+      aSlice([on('a')], { ports: [{ name: 'dns', port: 8080, protocol: 'UDP' }] }),
+    ],
+    probes: [
+      { from: 'pod-b', to: '10.96.0.1:53', protocol: 'udp', is: 'a' },
+      { from: 'node', to: '10.96.0.1:53', protocol: 'udp', is: 'a*' },
+    ],
+  },
   masqueradeAll: {
     objects: [aService(), slice(on('b'))],
     masqueradeAll: true,

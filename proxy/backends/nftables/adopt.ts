@@ -1,7 +1,8 @@
 // What the kernel has, by frontend: the state that an earlier run, or the run before a failure, left.
 import type { Family } from '../../model/address.ts';
 import { frontendKey } from '../../model/frontend.ts';
-import type { Protocol } from '../../model/service-row.ts';
+import { type Protocol, protocols } from '../../model/service-row.ts';
+import { endpointMap } from './demand.ts';
 import { type FrontendElements, noElements } from './elements.ts';
 import type { Listing } from './listing.ts';
 
@@ -47,10 +48,11 @@ export function adopt(family: Family, { sets }: Listing): Adopted {
       while (slots.length <= slot) slots.push('');
       slots[slot] = value ?? '';
     };
-  for (const map of ['endpoints', 'nodeport-endpoints']) {
-    each(map, slotInto('slots'));
-    each(`${map}-local`, slotInto('localSlots'));
-  }
+  for (const protocol of protocols)
+    for (const nodePort of [false, true]) {
+      each(endpointMap({ nodePort, local: false }, protocol), slotInto('slots'));
+      each(endpointMap({ nodePort, local: true }, protocol), slotInto('localSlots'));
+    }
   each('allowed-sources', (parts) => {
     const source = parts.pop() ?? '';
     at(parts).sources.push(source.includes('/') ? source : `${source}/${family === 'ip' ? 32 : 128}`);

@@ -3,6 +3,7 @@
 // client depend on how long. None is ever deleted: older kernels (< 6.2) forget slowly that a chain is
 // no longer referred to, and the next Service may need it.
 import { createHash } from 'node:crypto';
+import { type Protocol, protocols } from '../../model/service-row.ts';
 import type { Chain, Field, NftSet, Rule } from './rule.ts';
 
 /** What a chain that picks an endpoint does on the way. */
@@ -102,11 +103,16 @@ export function pickChains(variant: PickVariant, markBit: number): Chain[] {
   }
   const frontend: readonly Field[] = variant.nodePort ? ['protocol', 'dport'] : ['daddr', 'protocol', 'dport'];
   const fields: readonly Field[] = [...frontend, { random: variant.count }];
-  return [chain([[{ do: 'translate', fields, map: endpointMap(variant) }]])];
+  return [chain(protocols.map((protocol) => [{ do: 'translate', fields, map: endpointMap(variant, protocol) }]))];
 }
 
-export function endpointMap({ nodePort, local }: Pick<PickVariant, 'nodePort' | 'local'>): string {
-  return `${nodePort ? 'nodeport-' : ''}endpoints${local ? '-local' : ''}`;
+/**
+ * Endpoints of each protocol are in a map of their own. nft takes the port of a map's value for a port of one protocol, and
+ * adds a match on that protocol to the first rule of a run that uses the map, and to no other (1.0.6, seen with
+ * `--debug=netlink`). The protocol is in the key as well, so either is right.
+ */
+export function endpointMap({ nodePort, local }: Pick<PickVariant, 'nodePort' | 'local'>, protocol: Protocol): string {
+  return `${nodePort ? 'nodeport-' : ''}${protocol}-endpoints${local ? '-local' : ''}`;
 }
 
 // nft 1.0.6 wants to know that there is a port before it takes `th dport` in such a lookup.

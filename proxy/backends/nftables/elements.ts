@@ -141,8 +141,8 @@ export function diffFrontend(
   const slots = placeSlots(before.slots, wanted.slots);
   const localSlots = placeSlots(before.localSlots, wanted.localSlots);
   for (const [map, old, now] of [
-    [endpointMap({ nodePort, local: false }), before.slots, slots],
-    [endpointMap({ nodePort, local: true }), before.localSlots, localSlots],
+    [endpointMap({ nodePort, local: false }, frontend.protocol), before.slots, slots],
+    [endpointMap({ nodePort, local: true }, frontend.protocol), before.localSlots, localSlots],
   ] as const)
     for (let slot = 0; slot < Math.max(old.length, now.length); slot++) change(map, `${key} . ${slot}`, old[slot], now[slot]);
   for (const cidr of before.sources) if (!wanted.sources.includes(cidr)) deletes.push(sourceOp('delete', key, cidr));

@@ -1,8 +1,9 @@
 // The table that the nftables backend keeps: what is in it whatever Services there are. Its size is
 // constant; Services are elements of its sets and maps. docs/services.md explains the layout.
 import type { Family } from '../../model/address.ts';
+import { type Protocol, protocols } from '../../model/service-row.ts';
 import type { BackendSettings } from '../backend.ts';
-import { pickChains } from './demand.ts';
+import { endpointMap, pickChains } from './demand.ts';
 import type { Chain, Field, Hook, NftSet, Rule, Statement } from './rule.ts';
 
 /** Goes up when sets or maps change in a way that rules of an older run would not take. */
@@ -38,11 +39,12 @@ function setsOf(family: Family): NftSet[] {
   const address = family === 'ip' ? 'ipv4_addr' : 'ipv6_addr';
   const place = `type ${address} . inet_proto . inet_service`;
   const port = 'type inet_proto . inet_service';
-  // `tcp dport` for the value's port: with `th dport`, nft 1.0.6 refuses every later rule that uses
-  // the map ("conflicting protocols specified: ip vs. th"). It serves all protocols.
-  const slots = (key: string): string => `typeof ${key} . numgen random mod 65536 : ${family} daddr . tcp dport;`;
-  const byPlace = slots(`${family} daddr . meta l4proto . th dport`);
-  const byPort = slots('meta l4proto . th dport');
+  // Not `th dport` for the value's port: nft 1.0.6 refuses every later rule that uses the map
+  // ("conflicting protocols specified: ip vs. th").
+  const slots = (key: string, protocol: Protocol): string =>
+    `typeof ${key} . numgen random mod 65536 : ${family} daddr . ${protocol} dport;`;
+  const byPlace = `${family} daddr . meta l4proto . th dport`;
+  const byPort = 'meta l4proto . th dport';
   const map = (name: string, spec: string): NftSet => ({ name, kind: 'map', spec });
   const set = (name: string, spec: string): NftSet => ({ name, kind: 'set', spec });
   return [
@@ -50,10 +52,12 @@ function setsOf(family: Family): NftSet[] {
     ...['nodeports', 'nodeports-cluster', 'nodeports-local', 'closed-nodeports', 'remember-nodeports'].map((name) =>
       map(name, `${port} : verdict;`),
     ),
-    map('endpoints', byPlace),
-    map('endpoints-local', byPlace),
-    map('nodeport-endpoints', byPort),
-    map('nodeport-endpoints-local', byPort),
+    ...protocols.flatMap((protocol) =>
+      [false, true].flatMap((local) => [
+        map(endpointMap({ nodePort: false, local }, protocol), slots(byPlace, protocol)),
+        map(endpointMap({ nodePort: true, local }, protocol), slots(byPort, protocol)),
+      ]),
+    ),
     set('cluster-ips', `type ${address};`),
     set('service-cidrs', `type ${address}; flags interval;`),
     set('nodeport-ips', `type ${address}; flags interval;`),

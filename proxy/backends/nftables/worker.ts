@@ -155,7 +155,7 @@ export function createNftables(family: Family, netfilter: Netfilter, mono: () =>
 
 /** Addresses that node ports begin to send to. */
 function nodePortEndpoints(elements: readonly ElementOp[]): string[] {
-  const added = elements.filter(({ op, set }) => op === 'add' && set.startsWith('nodeport-endpoints'));
+  const added = elements.filter(({ op, set }) => op === 'add' && /^nodeport-\w+-endpoints/.test(set));
   return [...new Set(added.map(({ value }) => value?.split(' . ')[0] ?? ''))];
 }
 

@@ -61,22 +61,22 @@ describe('a frontend becomes elements', () => {
       [],
     );
     assert.deepEqual(added, [
-      'add element endpoints { 10.96.0.1 . tcp . 80 . 0 : 10.1.0.1 . 8080, 10.96.0.1 . tcp . 80 . 1 : 10.1.0.2 . 8080, 10.96.0.1 . tcp . 80 . 2 : 10.1.0.3 . 8080 }',
+      'add element tcp-endpoints { 10.96.0.1 . tcp . 80 . 0 : 10.1.0.1 . 8080, 10.96.0.1 . tcp . 80 . 1 : 10.1.0.2 . 8080, 10.96.0.1 . tcp . 80 . 2 : 10.1.0.3 . 8080 }',
       'add element frontends { 10.96.0.1 . tcp . 80 : goto pick-3 }',
       'add element cluster-ips { 10.96.0.1 }',
     ]);
     assert.deepEqual(moved, [
-      'delete element endpoints { 10.96.0.1 . tcp . 80 . 1 : 10.1.0.2 . 8080 }',
-      'add element endpoints { 10.96.0.1 . tcp . 80 . 1 : 10.1.0.4 . 8080 }',
+      'delete element tcp-endpoints { 10.96.0.1 . tcp . 80 . 1 : 10.1.0.2 . 8080 }',
+      'add element tcp-endpoints { 10.96.0.1 . tcp . 80 . 1 : 10.1.0.4 . 8080 }',
     ]);
     assert.deepEqual(shrunk, [
-      'delete element endpoints { 10.96.0.1 . tcp . 80 . 0 : 10.1.0.1 . 8080, 10.96.0.1 . tcp . 80 . 2 : 10.1.0.3 . 8080 }',
+      'delete element tcp-endpoints { 10.96.0.1 . tcp . 80 . 0 : 10.1.0.1 . 8080, 10.96.0.1 . tcp . 80 . 2 : 10.1.0.3 . 8080 }',
       'delete element frontends { 10.96.0.1 . tcp . 80 : goto pick-3 }',
-      'add element endpoints { 10.96.0.1 . tcp . 80 . 0 : 10.1.0.3 . 8080 }',
+      'add element tcp-endpoints { 10.96.0.1 . tcp . 80 . 0 : 10.1.0.3 . 8080 }',
       'add element frontends { 10.96.0.1 . tcp . 80 : goto pick-2 }',
     ]);
     assert.deepEqual(gone, [
-      'delete element endpoints { 10.96.0.1 . tcp . 80 . 0 : 10.1.0.3 . 8080, 10.96.0.1 . tcp . 80 . 1 : 10.1.0.4 . 8080 }',
+      'delete element tcp-endpoints { 10.96.0.1 . tcp . 80 . 0 : 10.1.0.3 . 8080, 10.96.0.1 . tcp . 80 . 1 : 10.1.0.4 . 8080 }',
       'delete element frontends { 10.96.0.1 . tcp . 80 : goto pick-2 }',
       'delete element cluster-ips { 10.96.0.1 }',
     ]);
@@ -115,7 +115,7 @@ describe('a frontend becomes elements', () => {
     );
     assert.deepEqual(
       elements.map(({ op, set }) => `${op} ${set}`),
-      ['delete endpoints', 'delete endpoints', 'delete frontends', 'add endpoints', 'add frontends'],
+      ['delete tcp-endpoints', 'delete tcp-endpoints', 'delete frontends', 'add tcp-endpoints', 'add frontends'],
     );
   });
 
@@ -234,7 +234,7 @@ describe('the table', () => {
 
   test('what nft prints is read back', () => {
     const listing = parseListing(
-      'table ip keelson-services {\n\tcomment "keelson: Services of Kubernetes, layout 1"\n\tmap endpoints {\n\t\ttypeof ip daddr . meta l4proto . th dport . numgen random mod 65536 : ip daddr . tcp dport\n' +
+      'table ip keelson-services {\n\tcomment "keelson: Services of Kubernetes, layout 2"\n\tmap tcp-endpoints {\n\t\ttypeof ip daddr . meta l4proto . th dport . numgen random mod 65536 : ip daddr . tcp dport\n' +
         '\t\telements = { 10.96.0.1 . tcp . 80 . 1 : 10.1.0.8 . 8080,\n\t\t\t     10.96.0.1 . tcp . 80 . 0 : 10.1.0.7 . 8080 }\n\t}\n\n' +
         '\tmap frontends {\n\t\ttype ipv4_addr . inet_proto . inet_service : verdict\n\t\telements = { 10.96.0.1 . tcp . 80 : goto pick-2 }\n\t}\n\n' +
         '\tset cluster-ips {\n\t\ttype ipv4_addr\n\t\telements = { 10.96.0.1, 10.96.0.9 }\n\t}\n\n' +
@@ -285,7 +285,7 @@ describe('the table', () => {
     );
     assert.equal(await backend.audit('everything', signal), true);
     await interpreter.apply(
-      { family: 'ip', chains: [], elements: [{ op: 'delete', set: 'endpoints', key: '10.96.0.1 . tcp . 80 . 0', value: undefined }] },
+      { family: 'ip', chains: [], elements: [{ op: 'delete', set: 'tcp-endpoints', key: '10.96.0.1 . tcp . 80 . 0', value: undefined }] },
       signal,
     );
     assert.equal(await backend.audit('structure', signal), true);
