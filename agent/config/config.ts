@@ -48,6 +48,10 @@ export interface Config {
   readonly allocatableIgnoresEviction: boolean;
   /** True leaves Services to a kube-proxy beside this agent. */
   readonly noProxy: boolean;
+  /** The KubeProxyConfiguration file of the proxy in this agent. */
+  readonly proxyConfig?: string | undefined;
+  /** Who the proxy in this agent is to the API server; absent: the node itself. */
+  readonly proxyKubeconfig?: string | undefined;
   /** How much is logged: kubelet's -v, 0 to 10. */
   readonly verbosity: number;
   /** KubeletConfiguration with every default: durations in milliseconds, quantities as text. */
@@ -116,6 +120,8 @@ export async function loadConfig(argv: readonly string[], files: ConfigFiles): P
     imageCredentialProviderBinDir: text('image-credential-provider-bin-dir'),
     allocatableIgnoresEviction: flags.others.get('experimental-allocatable-ignore-eviction') === true,
     noProxy: flags.others.get('no-proxy') === true,
+    proxyConfig: text('proxy-config'),
+    proxyKubeconfig: text('proxy-kubeconfig'),
     verbosity: kubelet.logging.verbosity,
     kubelet,
     kubeletDocument: encodeKubeletConfiguration(kubelet),

@@ -71,7 +71,8 @@ function removeUnknown(document: unknown, issue: z.core.$ZodIssue): string[] {
   });
 }
 
-function pathText(path: readonly PropertyKey[]): string {
+/** A dotted path, as error messages name fields. */
+export function pathText(path: readonly PropertyKey[]): string {
   return path.reduce<string>(
     (text, key) => (typeof key === 'number' ? `${text}[${key}]` : text === '' ? String(key) : `${text}.${String(key)}`),
     '',

@@ -146,6 +146,12 @@ const otherFlags: readonly Flag[] = [
   own('image-credential-provider-config', 'string', 'the CredentialProviderConfig file, or a folder of them'),
   own('image-credential-provider-bin-dir', 'string', 'the folder of the credential provider plugins'),
   own('no-proxy', 'bool', "leave Services to a kube-proxy beside this agent (keelson's own flag)"),
+  own(
+    'proxy-config',
+    'string',
+    "the KubeProxyConfiguration file for Services (keelson's own flag); without it nftables mode with its defaults",
+  ),
+  own('proxy-kubeconfig', 'string', "who programs Services, instead of the node's own credentials (keelson's own flag)"),
   own('version', 'string', 'print the version and exit'),
   own('help', 'bool', 'print this help and exit'),
   own('runtime-cgroups', 'string', 'the cgroup that the container runtime is in: what it uses is told in /stats/summary'),
@@ -215,7 +221,7 @@ const proxyFlags = [
 ];
 const proxyOnly: Support = {
   kind: 'unsupported',
-  why: 'it belongs to kube-proxy, whose part keelson does not do yet: run with --no-proxy beside a kube-proxy',
+  why: 'it belongs to kube-proxy, put it into a KubeProxyConfiguration file and name that with --proxy-config, or use keelson proxy',
 };
 
 /** Every flag that `keelson run` knows. */
@@ -224,7 +230,7 @@ const flags = flagTable([
     ([name, kind, field]): Flag => ({ name, kind, field, support: honoured, help: `sets ${field} of KubeletConfiguration` }),
   ),
   ...otherFlags,
-  ...proxyFlags.map((name): Flag => ({ name, kind: 'string', support: proxyOnly, help: 'kube-proxy’s: not supported yet' })),
+  ...proxyFlags.map((name): Flag => ({ name, kind: 'string', support: proxyOnly, help: 'kube-proxy’s' })),
   // Last: of a name that kube-proxy has too, kubelet's meaning counts.
   ...removedFlags,
 ]);
