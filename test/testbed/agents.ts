@@ -63,8 +63,9 @@ export const agentCommand = async (lab: LabRecord, node: NodeRecord): Promise<Co
   return { argv: [...argv, ...commonFlags(lab, node)], env: { ...env, PATH: path } };
 };
 
-/** The command line of upstream's kube-proxy, which runs beside either agent. */
-export const proxyCommand = async (): Promise<Command> => ({
-  argv: [await ensureBinary('kube-proxy'), '--config=/etc/kubernetes/kube-proxy.yaml'],
-  env: {},
-});
+/** The command line of what programs Services beside either agent; both proxies take kube-proxy's. */
+export const proxyCommand = async (lab: LabRecord): Promise<Command> => {
+  const flags = ['--config=/etc/kubernetes/kube-proxy.yaml', '-v=4'];
+  if (lab.proxy === 'keelson') return { argv: [keelson, 'proxy', ...flags], env: { KEELSON_CACHE: cacheRoot() } };
+  return { argv: [await ensureBinary('kube-proxy'), ...flags.slice(0, 1)], env: {} };
+};

@@ -24,7 +24,7 @@ import {
 import { run, say } from './images-debian.ts';
 import { labState, startLab } from './lab.ts';
 import { ensureMachineTools, sshEnvironment, suiteBinds } from './machine.ts';
-import { type AgentKind, bootId, componentCgroup, enter, type LabRecord, labPaths } from './record.ts';
+import { type AgentKind, bootId, componentCgroup, enter, type LabRecord, labPaths, type ProxyKind } from './record.ts';
 import type { RuntimeKind } from './runtimes.ts';
 
 const folder = resolve(import.meta.dirname, '../e2e');
@@ -35,6 +35,7 @@ export type E2eOptions = {
   /** The lab's name; it is started when it is not up, or when it has another agent than asked for. */
   name: string;
   agent?: AgentKind | undefined;
+  proxy?: ProxyKind | undefined;
   /** ginkgo processes; they mostly wait. Default 12. */
   procs?: number | undefined;
   nodes?: number | undefined;
@@ -74,6 +75,7 @@ const suitableLab = async (options: E2eOptions, suite: Suite | undefined): Promi
     lab.bootId === bootId() &&
     (options.agent === undefined || lab.agent === options.agent) &&
     (options.runtime === undefined || lab.runtime === options.runtime) &&
+    (options.proxy === undefined || (lab.proxy ?? 'upstream') === options.proxy) &&
     (nodes === undefined || lab.nodes.length === nodes) &&
     (suite?.zones === undefined || new Set(lab.nodes.map(({ zone }) => zone)).size === suite.zones) &&
     (suite?.proxyMode === undefined || lab.proxyMode === suite.proxyMode) &&
@@ -86,6 +88,7 @@ const suitableLab = async (options: E2eOptions, suite: Suite | undefined): Promi
     nodes,
     zones: suite?.zones,
     runtime: options.runtime ?? lab?.runtime,
+    proxy: options.proxy ?? lab?.proxy,
     proxyMode: suite?.proxyMode ?? lab?.proxyMode,
     machines: suite === undefined || suite.machines === true,
   });

@@ -32,6 +32,7 @@ import {
   labNames,
   labPaths,
   type NodeRecord,
+  type ProxyKind,
   type ProxyMode,
   readRecord,
   startComponent,
@@ -51,6 +52,7 @@ export type LabOptions = {
   /** Spreads the nodes over zones "zone-1", …; 0 means that nodes have no zone. */
   zones?: number | undefined;
   proxyMode?: ProxyMode | undefined;
+  proxy?: ProxyKind | undefined;
   runtime?: RuntimeKind | undefined;
   /** Starts a registry to pull from; default true. */
   registry?: boolean | undefined;
@@ -178,6 +180,7 @@ const bringUp = async (name: string, options: LabOptions, step: Step): Promise<L
     bootId: bootId(),
     agent,
     proxyMode: options.proxyMode ?? 'nftables',
+    proxy: options.proxy ?? 'upstream',
     runtime: runtimeKind,
     bootstrapToken: newBootstrapToken(),
     joins: options.join,
@@ -194,7 +197,7 @@ const bringUp = async (name: string, options: LabOptions, step: Step): Promise<L
     complete: false,
   };
   step(
-    `starting lab ${name}: ${count} node${count === 1 ? '' : 's'}, agent ${[...agents].join(' and ')}, ${runtimeKind} ${runtime.version}, kube-proxy ${lab.proxyMode}`,
+    `starting lab ${name}: ${count} node${count === 1 ? '' : 's'}, agent ${[...agents].join(' and ')}, ${runtimeKind} ${runtime.version}, proxy ${lab.proxy} (${lab.proxyMode})`,
   );
   await prepareLab(lab);
   await makeCertificates(lab, binaries.kubeadm);
@@ -259,7 +262,7 @@ const startAgent = async (lab: LabRecord, node: NodeRecord): Promise<void> => {
   const place = { node: node.id };
   const command = lab.joins === true ? await joinCluster(lab, node) : await agentCommand(lab, node);
   await startComponent(lab, `${node.id}/agent`, { ...command, place });
-  await startComponent(lab, `${node.id}/proxy`, { ...(await proxyCommand()), place });
+  await startComponent(lab, `${node.id}/proxy`, { ...(await proxyCommand(lab)), place });
   if (lab.machines === true) await startMachine(lab, node);
 };
 

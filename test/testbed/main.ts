@@ -5,18 +5,20 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { ensureBinary } from './binaries.ts';
 import { labStatus, loadImages, openLab, restartAgent, restartApiserver, restartProxy, restartRuntime, startLab, stopLab } from './lab.ts';
-import { type AgentKind, enter, labNames, labPaths, type ProxyMode } from './record.ts';
+import { type AgentKind, enter, labNames, labPaths, type ProxyKind, type ProxyMode } from './record.ts';
 import type { RuntimeKind } from './runtimes.ts';
 
 const help = `usage: test/lab COMMAND [--name NAME] …
 
-  up        [--agent keelson|upstream] [--nodes N] [--zones Z] [--proxy-mode nftables|iptables|ipvs]
+  up        [--agent keelson|upstream] [--nodes N] [--zones Z] [--proxy keelson|upstream]
+            [--proxy-mode nftables|iptables|ipvs]
             [--runtime containerd-1.6|containerd-2] [--ready-timeout SECONDS] [--images NAME,…] [--no-registry]
             [--join] [--machines] [--reuse]
             start a cluster, after ending the one of this name; with --reuse one that runs is left as it is; with --join
             nodes join by token, as keelson join does it; with --machines they have a login by ssh and a journal
   load      ARCHIVE import a tar of images into the nodes
-  e2e       SUITE|REGEX [--agent keelson|upstream] [--only REGEX] [--unsettled] [--procs N] [--nodes N] [--record]
+  e2e       SUITE|REGEX [--agent keelson|upstream] [--proxy keelson|upstream]
+            [--only REGEX] [--unsettled] [--procs N] [--nodes N] [--record]
             run the upstream e2e suite: a file of test/e2e/suites, or the specs whose full name matches
   parity    pods [--only REGEX] [--width N] [--keep]
             the same pods on keelson and on upstream's kubelet, side by side; prints what they do not tell alike (test/parity)
@@ -51,6 +53,7 @@ const signalOf = (value: string | undefined): NodeJS.Signals | undefined =>
   value === undefined ? undefined : (`SIG${value.replace(/^SIG/, '')}` as NodeJS.Signals);
 
 const agents: readonly AgentKind[] = ['keelson', 'upstream'];
+const proxies: readonly ProxyKind[] = ['keelson', 'upstream'];
 const proxyModes: readonly ProxyMode[] = ['nftables', 'iptables', 'ipvs'];
 const runtimes: readonly RuntimeKind[] = ['containerd-1.6', 'containerd-2'];
 
@@ -80,6 +83,7 @@ const commands: Record<string, (args: string[]) => Promise<number>> = {
         agent: { type: 'string' },
         nodes: { type: 'string' },
         zones: { type: 'string' },
+        proxy: { type: 'string' },
         'proxy-mode': { type: 'string' },
         runtime: { type: 'string' },
         'ready-timeout': { type: 'string' },
@@ -96,6 +100,7 @@ const commands: Record<string, (args: string[]) => Promise<number>> = {
       agent: oneOf('agent', values.agent, agents),
       nodes: count('nodes', values.nodes, 1),
       zones: count('zones', values.zones, 0),
+      proxy: oneOf('proxy', values.proxy, proxies),
       proxyMode: oneOf('proxy-mode', values['proxy-mode'], proxyModes),
       runtime: oneOf('runtime', values.runtime, runtimes),
       readyTimeoutMs: readySeconds === undefined ? undefined : readySeconds * 1000,
@@ -181,6 +186,7 @@ const commands: Record<string, (args: string[]) => Promise<number>> = {
       options: {
         name: { type: 'string' },
         agent: { type: 'string' },
+        proxy: { type: 'string' },
         procs: { type: 'string' },
         nodes: { type: 'string' },
         runtime: { type: 'string' },
@@ -196,6 +202,7 @@ const commands: Record<string, (args: string[]) => Promise<number>> = {
       what,
       name: values.name ?? 'lab',
       agent: oneOf('agent', values.agent, agents),
+      proxy: oneOf('proxy', values.proxy, proxies),
       procs: count('procs', values.procs, 1),
       nodes: count('nodes', values.nodes, 1),
       runtime: oneOf('runtime', values.runtime, runtimes),

@@ -8,6 +8,8 @@ import type { RuntimeKind } from './runtimes.ts';
 
 export type AgentKind = 'keelson' | 'upstream';
 export type ProxyMode = 'nftables' | 'iptables' | 'ipvs';
+/** Who programs Services: `keelson proxy` or upstream's kube-proxy. */
+export type ProxyKind = 'keelson' | 'upstream';
 
 /** Where a process runs: in a network namespace only ("cp", "out", "n1", …), or inside a node (its network, mount, pid and host name namespaces). */
 export type Place = { network: string } | { node: string };
@@ -32,6 +34,8 @@ export type LabRecord = {
   bootId: string;
   agent: AgentKind;
   proxyMode: ProxyMode;
+  /** Undefined: upstream. */
+  proxy?: ProxyKind | undefined;
   runtime: RuntimeKind;
   bootstrapToken: string;
   /** Nodes join by token, as `keelson join` does it, and are not given their credentials. */
