@@ -17,6 +17,14 @@ const commands: Record<string, { summary: string; load: () => Promise<Command> }
     summary: "run in a kubelet's place, beside a kube-proxy; also when keelson is called by a link named kubelet",
     load: async () => (await import('./cli/run.ts')).runKubelet,
   },
+  proxy: {
+    summary: "program this machine's Services alone, without the rest of a node (kube-proxy flags and configuration)",
+    load: async () => (await import('./cli/proxy.ts')).proxy,
+  },
+  rbac: {
+    summary: 'print what a cluster needs for nodes that program Services themselves',
+    load: async () => (await import('./cli/rbac.ts')).rbac,
+  },
   up: {
     summary: 'run the pods of a folder of manifests on this machine (--cluster: in a cluster made for them)',
     load: async () => (await import('./cli/up.ts')).up,

@@ -78,6 +78,8 @@ export interface Proxy extends AsyncDisposable {
   updateSettings(family: Family, settings: BackendSettings): void;
   /** Somebody else touched the kernel: read it back now, and repair it. */
   audit(family: Family): void;
+  /** How many Services changed, or their endpoints, that the kernel does not have yet. */
+  pending(): { readonly services: number; readonly endpoints: number };
   /** What is wanted and programmed of a Service (`namespace/name`), and why an endpoint is out. */
   describe(service: string): Description;
 }
@@ -100,6 +102,12 @@ export function startProxy(options: ProxyOptions): Proxy {
   // When the changes happened that the rules of a Service do not have yet: Service → wall ms.
   const triggers = new Map<Family, Map<string, number[]>>();
   const loops = new Map<string, FamilyLoop>();
+  const pending = { services: new Set<string>(), endpoints: new Set<string>() };
+  const forgetPending = (): void => {
+    if ([...loops.values()].some(({ waitingSince }) => waitingSince !== undefined)) return;
+    pending.services.clear();
+    pending.endpoints.clear();
+  };
 
   const endpointsOf = (service: string, family: Family) => mergeEndpoints(index.of(service, family), node.name);
 
@@ -132,6 +140,7 @@ export function startProxy(options: ProxyOptions): Proxy {
       triggers.get(family)?.delete(service);
     }
     observer.committed(family, commits);
+    forgetPending();
   }
 
   function markDirty(service: string): void {
@@ -163,12 +172,16 @@ export function startProxy(options: ProxyOptions): Proxy {
   const subscriptions = [
     services.subscribe((key) => {
       observer.changed('service');
+      pending.services.add(key);
       markDirty(key);
     }),
     slices.subscribe((key) => {
       observer.changed('endpoints');
       noteTrigger(key);
-      for (const service of index.changed(key)) markDirty(service);
+      for (const service of index.changed(key)) {
+        pending.endpoints.add(service);
+        markDirty(service);
+      }
     }),
     services.onSynced(enqueueAll),
     slices.onSynced(enqueueAll),
@@ -201,6 +214,10 @@ export function startProxy(options: ProxyOptions): Proxy {
     audit(family) {
       loops.get(family)?.auditSoon();
       loop.enqueue(family);
+    },
+    pending() {
+      forgetPending();
+      return { services: pending.services.size, endpoints: pending.endpoints.size };
     },
     describe(key) {
       const families = [...loops.values()].map((each) => ({

@@ -26,6 +26,7 @@ const roots = [
   'io.k8s.api.certificates.v1beta1.ClusterTrustBundle',
   'io.k8s.api.coordination.v1.Lease',
   'io.k8s.api.discovery.v1.EndpointSlice',
+  'io.k8s.api.networking.v1.ServiceCIDR',
   'io.k8s.api.node.v1.RuntimeClass',
   'io.k8s.api.storage.v1.CSINode',
   'io.k8s.api.storage.v1.CSIDriver',

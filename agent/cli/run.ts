@@ -1,7 +1,8 @@
 import { writeFileSync } from 'node:fs';
-import { AgentError, messageOf } from '../base/errors.ts';
+import { messageOf } from '../base/errors.ts';
 import { askedFor, loadConfig } from '../config/config.ts';
 import { flagUsage } from '../config/flags.ts';
+import { loadProxySettings } from '../config/proxy/load.ts';
 import { kubernetesVersion } from '../model/kubernetes-version.ts';
 import { listFilesBelow, readText } from './files.ts';
 import { createLog } from './log.ts';
@@ -38,13 +39,9 @@ async function runAs(processName: string, args: readonly string[], signal: Abort
       log.debug({ err: messageOf(error) }, 'the process keeps the name of its program');
     }
     for (const warning of config.warnings) log.warn({}, warning);
-    if (!config.noProxy && config.kubeconfig !== undefined) {
-      throw new AgentError(
-        'NotSupported',
-        'programming Services is not there yet: start with --no-proxy and run kube-proxy beside keelson (docs/compatibility.md)',
-      );
-    }
-    await runNode(config, log, signal);
+    const programsServices = !config.noProxy && config.kubeconfig !== undefined;
+    const proxy = programsServices ? await loadProxySettings(config.proxyConfig, readText) : undefined;
+    await runNode(config, proxy, log, signal);
     return 0;
   } catch (error) {
     if (signal.aborted) return 0;

@@ -10,6 +10,7 @@ import { type ReadonlyTable, Table } from '../../base/table.ts';
 import { type Config, isEnabled } from '../../config/config.ts';
 import { encodeKubeletConfiguration } from '../../config/kubelet-configuration.ts';
 import { nodeNameOf, nodeSettings } from '../../config/node-settings.ts';
+import type { ProxySettings } from '../../config/proxy/load.ts';
 import { openCgroups } from '../../drivers/cgroup/cgroups.ts';
 import { systemdCgroups } from '../../drivers/cgroup/systemd.ts';
 import { connectCri } from '../../drivers/cri/client.ts';
@@ -77,6 +78,7 @@ import { createNodeImages } from './images.ts';
 import { createLastWords } from './last-words.ts';
 import { accountsSwap, cgroupDriverOf, cgroupV1Message, checkMachine, runtimeNameOf, tmpfsRefusesSwap } from './machine.ts';
 import { createNodeMetrics } from './metrics.ts';
+import { startNodeProxy } from './node-proxy.ts';
 import { createNodeView } from './node-view.ts';
 import { openNodeOom } from './oom.ts';
 import { createPodApply } from './pod-apply.ts';
@@ -99,13 +101,13 @@ const setupEventMs = 5_000;
 
 /**
  * Runs the node until the signal aborts: opens the neighbours, starts the rooms and hands each what it needs of the others. This function is the wiring
- * diagram. Containers run on when it returns. Throws AgentError for what keeps the node from starting at all.
+ * diagram. `proxy` undefined leaves Services to somebody else. Containers run on when it returns. Throws AgentError for what keeps the node from starting at all.
  */
-export async function runNode(config: Config, log: Log, outer: AbortSignal): Promise<void> {
+export async function runNode(config: Config, proxy: ProxySettings | undefined, log: Log, outer: AbortSignal): Promise<void> {
   await using stack = new AsyncDisposableStack();
   const setup: Setup = { clusterStack: stack, failed: undefined };
   try {
-    await runParts(config, log, outer, setup);
+    await runParts(config, proxy, log, outer, setup);
   } catch (error) {
     await setup.failed?.(error);
     throw error;
@@ -119,7 +121,7 @@ interface Setup {
   failed: ((error: unknown) => Promise<void>) | undefined;
 }
 
-async function runParts(given: Config, log: Log, outer: AbortSignal, setup: Setup): Promise<void> {
+async function runParts(given: Config, proxy: ProxySettings | undefined, log: Log, outer: AbortSignal, setup: Setup): Promise<void> {
   // Pods' mounts are found by their paths, and the kernel tells those without symbolic links. The folder of logs keeps its name: log collectors see it by that.
   const config: Config = { ...given, rootDir: await makeRealFolder(given.rootDir, 0o750) };
   const kc = config.kubelet;
@@ -651,6 +653,21 @@ async function runParts(given: Config, log: Log, outer: AbortSignal, setup: Setu
       }),
     );
   }
+
+  if (cluster !== undefined && proxy !== undefined)
+    stack.use(
+      await startNodeProxy({
+        settings: proxy,
+        kubeconfig: config.proxyKubeconfig,
+        nodeName,
+        client: cluster.client,
+        nodes: cluster.nodes,
+        specs,
+        clock,
+        log,
+        signal,
+      }),
+    );
 
   const view = createNodeView(specs, pods.statuses, runtime);
   const local = await startLocalServer({

@@ -1715,6 +1715,25 @@ export interface ServiceAccountTokenProjection {
   path: string;
 }
 
+/** io.k8s.api.networking.v1.ServiceCIDR */
+export interface ServiceCIDR {
+  apiVersion?: string | undefined;
+  kind?: string | undefined;
+  metadata?: ObjectMeta | undefined;
+  spec?: ServiceCIDRSpec | undefined;
+  status?: ServiceCIDRStatus | undefined;
+}
+
+/** io.k8s.api.networking.v1.ServiceCIDRSpec */
+export interface ServiceCIDRSpec {
+  cidrs?: string[] | undefined;
+}
+
+/** io.k8s.api.networking.v1.ServiceCIDRStatus */
+export interface ServiceCIDRStatus {
+  conditions?: Condition[] | undefined;
+}
+
 /** io.k8s.api.core.v1.ServicePort */
 export interface ServicePort {
   appProtocol?: string | undefined;
