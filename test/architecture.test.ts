@@ -279,7 +279,11 @@ const fileCalls: { what: string; names: readonly string[]; except: { file: RegEx
       { file: /^agent\/drivers\/files\/atomic\.ts$/, why: 'it is the writer' },
       { file: /^agent\/drivers\/cgroup\//, why: "the kernel's own files" },
       { file: /^proxy\/backends\//, why: "the kernel's own files: /proc/sys" },
-      { file: /^agent\/cli\/(run|wiring\/node)\.ts$/, why: "the kernel's own files: /proc/self/comm, /proc/self/oom_score_adj" },
+      {
+        file: /^agent\/cli\/(run|wiring\/(node|proxy-daemon))\.ts$/,
+        why: "the kernel's own files: /proc/self/comm, /proc/self/oom_score_adj",
+      },
+      { file: /^agent\/drivers\/proc\/sysctl\.ts$/, why: "the kernel's own files: /proc/sys" },
       {
         file: /^agent\/cli\/wiring\/pod-apply\.ts$/,
         why: 'files that containers have bound: the hosts file is written in place, that of the last words is new',

@@ -1,7 +1,8 @@
-import { writeFileSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { AgentError, messageOf } from '../base/errors.ts';
 import { proxyFlagUsage } from '../config/proxy/flags.ts';
 import { loadProxyTask } from '../config/proxy/load.ts';
+import { writeAtomically } from '../drivers/files/atomic.ts';
 import { kubernetesVersion } from '../model/kubernetes-version.ts';
 import { readText } from './files.ts';
 import { createLog } from './log.ts';
@@ -24,7 +25,7 @@ export async function proxy(args: readonly string[], signal: AbortSignal): Promi
         process.stdout.write(`Kubernetes ${kubernetesVersion} (keelson)\n`);
         return 0;
       case 'writeConfig':
-        writeFileSync(task.file, task.text);
+        await writeAtomically(resolve(task.file), task.text, { mode: 0o644 });
         return 0;
       default:
         break;

@@ -64,7 +64,13 @@ export function startListener(options: ListenerOptions): AsyncDisposable & { rea
 
 function listen({ host, port, handle, log, name }: ListenerOptions): Promise<Server> {
   return new Promise((resolve, reject) => {
-    const server = createServer({ requestTimeout: requestTimeoutMs, headersTimeout: requestTimeoutMs, keepAliveTimeout: requestTimeoutMs });
+    const server = createServer({
+      requestTimeout: requestTimeoutMs,
+      headersTimeout: requestTimeoutMs,
+      keepAliveTimeout: requestTimeoutMs,
+      // Nothing here speaks another protocol: the request is answered as any other.
+      shouldUpgradeCallback: () => false,
+    });
     server.maxConnections = maxConnections;
     server.on('request', (request: IncomingMessage, response: ServerResponse) => {
       // A client that goes away in the middle is no news.
@@ -77,12 +83,12 @@ function listen({ host, port, handle, log, name }: ListenerOptions): Promise<Ser
       log.debug({ listener: name, err: messageOf(error) }, 'bad request');
       socket.destroy();
     });
-    server.once('error', reject);
-    server.listen({ host, port, ipv6Only: host.includes(':') && host !== '::' }, () => {
-      server.off('error', reject);
-      server.on('error', (error) => log.warn({ listener: name, err: messageOf(error) }, 'listener failed'));
-      resolve(server);
+    // For good: an error of accepting comes at any time, and without a listener it would end the process.
+    server.on('error', (error) => {
+      log.debug({ listener: name, err: messageOf(error) }, 'listener failed');
+      reject(error);
     });
+    server.listen({ host, port, ipv6Only: host.includes(':') && host !== '::' }, () => resolve(server));
   });
 }
 
