@@ -149,6 +149,21 @@ describe('nftables under change', () => {
     );
   });
 
+  test('audits find nothing where nobody changed anything, and a rule of somebody else’s in our chain', async () => {
+    const signal = new AbortController().signal;
+    const backend = nftables();
+    const service = aService({ spec: { type: 'NodePort', ...sticky, externalIPs: ['192.0.2.9'], externalTrafficPolicy: 'Local' } });
+    await using driven = await drive(backend, { objects: [service, aSlice([a(), b()])] });
+    for (const depth of ['structure', 'everything', 'structure'] as const) assert.equal(await backend.audit(depth, signal), true, depth);
+    network.run('node', 'nft', 'insert', 'rule', 'ip', tableName, 'services', 'counter');
+    assert.equal(await backend.audit('structure', signal), false);
+    driven.proxy.audit('ip');
+    const until = performance.now() + 5000;
+    while (driven.events.length === 0 && performance.now() < until) await systemClock.sleep(5, signal);
+    await driven.settled();
+    for (const depth of ['structure', 'everything'] as const) assert.equal(await backend.audit(depth, signal), true, depth);
+  });
+
   test('another version’s table serves until ours does, and goes then', async () => {
     const objects = [aService(), aSlice([a(), b()])];
     {

@@ -9,7 +9,7 @@ import { batchRefused } from '../backend.ts';
 import { type NetworkFiles, ownNetwork, routeLoopbackTo } from '../localnet.ts';
 import { batchCommands, layoutText, setText } from './batch.ts';
 import { isOurTable, tableName } from './layout.ts';
-import { parseListing } from './listing.ts';
+import { type Listing, parseListing } from './listing.ts';
 import type { Netfilter } from './netfilter.ts';
 import { collect, firstLine, type Interactive, residentBytes, startInteractive } from './process.ts';
 
@@ -22,9 +22,25 @@ export function createNft(family: Family, options: NftOptions): Netfilter {
   const { files = ownNetwork, log = silentLog } = options;
   const table = `${family} ${tableName}`;
 
+  /**
+   * Without elements. Only `list ruleset` leaves them in the kernel: `-t list table` and `list tables` of nft 1.0.6 fetch all
+   * elements of all tables first (0.35 s of CPU and 60 MB at 5,000 Services of five endpoints).
+   */
+  async function ruleset(signal: AbortSignal): Promise<string> {
+    return (await nft.list(['-t', 'list', 'ruleset', family], signal)) ?? '';
+  }
+
+  async function terse(signal: AbortSignal): Promise<Listing | undefined> {
+    const text = await ruleset(signal);
+    const start = text.indexOf(`table ${table} {\n`);
+    return start < 0 ? undefined : parseListing(text.slice(start, text.indexOf('\n}\n', start) + 3));
+  }
+
   async function removeTables(which: (name: string) => boolean, signal: AbortSignal): Promise<void> {
-    const text = (await nft.list(['list', 'tables', family], signal)) ?? '';
-    const names = [...text.matchAll(/^table \S+ (\S+)$/gm)].map(([, name = '']) => name).filter((name) => isOurTable(name) && which(name));
+    const text = await ruleset(signal);
+    const names = [...text.matchAll(/^table \S+ (\S+) \{$/gm)]
+      .map(([, name = '']) => name)
+      .filter((name) => isOurTable(name) && which(name));
     if (names.length > 0) await nft.load(names.map((name) => `delete table ${family} ${name}\n`).join(''), signal);
   }
 
@@ -40,7 +56,8 @@ export function createNft(family: Family, options: NftOptions): Netfilter {
       return nft.load(`${removals.join('\n')}\n`, signal);
     },
     async read(elements, signal) {
-      const text = await nft.list([...(elements ? [] : ['-t']), 'list', 'table', family, tableName], signal);
+      if (!elements) return terse(signal);
+      const text = await nft.list(['list', 'table', family, tableName], signal);
       return text === undefined ? undefined : parseListing(text);
     },
     async readSet(set, signal) {
