@@ -56,16 +56,29 @@ export const kubeletCommand = async (agent: AgentKind): Promise<Command> =>
     ? { argv: [await ensureBinary('kubelet')], env: {} }
     : { argv: [resolve(import.meta.dirname, 'kubelet')], env: { KEELSON_CACHE: cacheRoot() } };
 
+const proxyConfig = '/etc/kubernetes/kube-proxy.yaml';
+
+/** Whether the node's agent programs Services itself, as keelson does by default. */
+const hasOwnProxy = (lab: LabRecord, node: NodeRecord): boolean => lab.proxy === 'keelson' && (node.agent ?? lab.agent) === 'keelson';
+
 /** The command line of a node's agent. */
 export const agentCommand = async (lab: LabRecord, node: NodeRecord): Promise<Command> => {
-  const { argv, env } = await kubeletCommand(node.agent ?? lab.agent);
   const path = `${await ensureMachineTools()}:${process.env.PATH}`;
+  const ownProxy = hasOwnProxy(lab, node);
+  // By the name kubelet it leaves Services to others.
+  const { argv, env } = ownProxy
+    ? {
+        argv: [keelson, 'run', `--proxy-config=${proxyConfig}`, '--proxy-kubeconfig=/etc/kubernetes/kube-proxy.conf'],
+        env: { KEELSON_CACHE: cacheRoot() },
+      }
+    : await kubeletCommand(node.agent ?? lab.agent);
   return { argv: [...argv, ...commonFlags(lab, node)], env: { ...env, PATH: path } };
 };
 
-/** The command line of what programs Services beside either agent; both proxies take kube-proxy's. */
-export const proxyCommand = async (lab: LabRecord): Promise<Command> => {
-  const flags = ['--config=/etc/kubernetes/kube-proxy.yaml', '-v=4'];
+/** The command line of what programs Services beside an agent; both proxies take kube-proxy's. Undefined where the agent does it itself. */
+export const proxyCommand = async (lab: LabRecord, node: NodeRecord): Promise<Command | undefined> => {
+  if (hasOwnProxy(lab, node)) return undefined;
+  const flags = [`--config=${proxyConfig}`];
   if (lab.proxy === 'keelson') return { argv: [keelson, 'proxy', ...flags], env: { KEELSON_CACHE: cacheRoot() } };
-  return { argv: [await ensureBinary('kube-proxy'), ...flags.slice(0, 1)], env: {} };
+  return { argv: [await ensureBinary('kube-proxy'), ...flags], env: {} };
 };

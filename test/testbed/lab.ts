@@ -180,7 +180,8 @@ const bringUp = async (name: string, options: LabOptions, step: Step): Promise<L
     bootId: bootId(),
     agent,
     proxyMode: options.proxyMode ?? 'nftables',
-    proxy: options.proxy ?? 'upstream',
+    // Ours has nftables mode alone so far.
+    proxy: options.proxy ?? (agent === 'keelson' && (options.proxyMode ?? 'nftables') === 'nftables' ? 'keelson' : 'upstream'),
     runtime: runtimeKind,
     bootstrapToken: newBootstrapToken(),
     joins: options.join,
@@ -258,11 +259,19 @@ export const startImageRegistry = async (lab: LabRecord): Promise<Registry> => {
   return registry;
 };
 
+/** Starts what programs Services beside the node's agent; ends it where the agent does that itself. */
+const startProxy = async (lab: LabRecord, node: NodeRecord): Promise<void> => {
+  const name = `${node.id}/proxy`;
+  const command = await proxyCommand(lab, node);
+  if (lab.components[name] !== undefined) await endComponent(lab, name);
+  if (command !== undefined) await startComponent(lab, name, { ...command, place: { node: node.id } });
+};
+
 const startAgent = async (lab: LabRecord, node: NodeRecord): Promise<void> => {
   const place = { node: node.id };
   const command = lab.joins === true ? await joinCluster(lab, node) : await agentCommand(lab, node);
   await startComponent(lab, `${node.id}/agent`, { ...command, place });
-  await startComponent(lab, `${node.id}/proxy`, { ...(await proxyCommand(lab)), place });
+  await startProxy(lab, node);
   if (lab.machines === true) await startMachine(lab, node);
 };
 
@@ -392,13 +401,16 @@ export const switchAgent = (name: string, agent: AgentKind): Promise<void> =>
     for (const node of lab.nodes) {
       await endComponent(lab, `${node.id}/agent`);
       await startComponent(lab, `${node.id}/agent`, { ...(await agentCommand(lab, node)), place: { node: node.id } });
+      // Programmed by the agent or beside it: that is another process now.
+      if (lab.proxy === 'keelson') await startProxy(lab, node);
     }
   });
 
-/** Ends the upstream kube-proxies and starts them again. */
+/** Ends the proxies that run beside agents and starts them again. */
 export const restartProxy = (name: string, options: RestartOptions = {}): Promise<void> =>
   exclusively(name, async (lab) => {
-    for (const node of nodesFor(lab, options.node)) await restart(lab, `${node.id}/proxy`, options.signal);
+    for (const node of nodesFor(lab, options.node))
+      if (lab.components[`${node.id}/proxy`] !== undefined) await restart(lab, `${node.id}/proxy`, options.signal);
   });
 
 /** Ends the containerds and starts them again over what they left; resolves when they answer. */
