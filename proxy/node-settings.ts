@@ -87,6 +87,18 @@ export function backendSettings(
   return Object.fromEntries(families.map((family) => [family, of(family)])) as Record<Family, BackendSettings>;
 }
 
+/** Where health-check node ports listen: as node ports do, in the families that this machine has. */
+export function healthCheckAddresses(settings: Record<Family, Pick<BackendSettings, 'nodePorts'>>, served: readonly Family[]): string[] {
+  const all = { ip: '0.0.0.0', ip6: '::' };
+  const lists = served.map((family) => {
+    const { nodePorts } = settings[family];
+    return nodePorts.kind === 'all' ? [all[family]] : nodePorts.addresses;
+  });
+  const addresses = lists.flat();
+  // All of both families is one socket.
+  return addresses.length === 2 && addresses.includes(all.ip) && addresses.includes(all.ip6) ? [all.ip6] : addresses;
+}
+
 function parseCidrs(texts: readonly string[]): Cidr[] {
   return texts.flatMap((text) => parseCidr(text.trim()) ?? []);
 }

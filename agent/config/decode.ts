@@ -13,15 +13,15 @@ export interface ConfigDocument {
   readonly warnings: readonly string[];
 }
 
-/** The first document of a configuration file that holds something. Throws AgentError InvalidConfig naming `file`. */
-export function parseConfigDocument(text: string, file: string): ConfigDocument {
+/** The first document of a configuration file that holds something. `what` it is, for the error. Throws AgentError InvalidConfig naming `file`. */
+export function parseConfigDocument(text: string, file: string, what = 'kubelet config file'): ConfigDocument {
   let found: ReturnType<typeof readYaml>;
   try {
     found = readYaml(text);
   } catch (error) {
     throw new AgentError('InvalidConfig', `${file}: not YAML: ${messageOf(error)}`, { cause: error });
   }
-  if (found === undefined) throw new AgentError('InvalidConfig', `kubelet config file "${file}" was empty`);
+  if (found === undefined) throw new AgentError('InvalidConfig', `${what} "${file}" was empty`);
   return {
     document: found.value,
     warnings: found.repeated.map((repeated) => `${file}: ${describeRepeated(repeated)}; the last one counts`),

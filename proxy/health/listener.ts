@@ -39,6 +39,8 @@ export function startListener(options: ListenerOptions): AsyncDisposable & { rea
       try {
         server = await listen(options);
         settle(undefined);
+        // Disposed of while the port was being bound.
+        if (stopping.signal.aborted) server.close().closeAllConnections();
         log.debug({ listener: name, host, port }, 'listening');
         await closed(server);
         if (stopping.signal.aborted) return;

@@ -1,20 +1,19 @@
 // The service proxy in the node's own daemon: on while no kube-proxy pod is bound to this node.
-import { isKubeProxy } from '../../../proxy/peers.ts';
 import type { Clock } from '../../base/clock.ts';
 import type { Log } from '../../base/log.ts';
-import { startLoop } from '../../base/loop.ts';
 import type { ReadonlyTable } from '../../base/table.ts';
 import { type ProxySettings, proxyDocument } from '../../config/proxy/load.ts';
 import { createKubeClient, type KubeClient } from '../../drivers/kube/client.ts';
 import { createEventRecorder } from '../../drivers/kube/events.ts';
 import { loadKubeconfig } from '../../drivers/kube/kubeconfig.ts';
-import type { Node } from '../../model/generated/api.ts';
+import type { Node, Pod } from '../../model/generated/api.ts';
 import type { PodSpecRow } from '../../pods/worker.ts';
-import { openProxy, type RunningProxy } from './proxy.ts';
+import { openProxy } from './proxy.ts';
 import { openBackends, removeRules, servedFamilies } from './proxy-backends.ts';
 import { initProxy, proxyUserAgent } from './proxy-daemon.ts';
 import { createProxyMetrics } from './proxy-metrics.ts';
 import { startProxyServers } from './proxy-servers.ts';
+import { startProxyTurns } from './proxy-turns.ts';
 
 export interface NodeProxyOptions {
   readonly settings: ProxySettings;
@@ -50,80 +49,59 @@ export async function startNodeProxy(options: NodeProxyOptions): Promise<AsyncDi
   // A mode that is not there is told now, and not when the first Service comes.
   await openBackends(opening, families)[Symbol.asyncDispose]();
   await initProxy(config, log);
-  let running: RunningProxy | undefined;
-  let toldPeer: string | undefined;
-  stack.use(
-    startProxyServers({
-      config,
-      configz: proxyDocument(config),
-      metrics,
-      health: () => running?.health() ?? { healthy: true, lastUpdatedMs: undefined, families: [] },
-      node: () => nodes.get(nodeName),
-      event: (type, reason, message) => recorder.event(nodeReference, type, reason, message),
-      clock,
-      log,
-    }),
-  );
 
-  const start = (): Promise<RunningProxy> =>
-    openProxy({
-      config,
-      nodeName,
-      client,
-      nodes,
-      backends: openBackends(opening, families),
-      metrics,
-      event: (about, type, reason, message) => recorder.event(about, type, reason, message),
-      clock,
-      log,
-      signal,
-    });
-
-  async function stop(): Promise<void> {
-    await running?.[Symbol.asyncDispose]();
-    running = undefined;
+  /** The ports are held only while it runs: a kube-proxy listens on the same. */
+  async function start(): Promise<AsyncDisposable> {
+    await using opened = new AsyncDisposableStack();
+    const running = opened.use(
+      await openProxy({
+        config,
+        nodeName,
+        client,
+        nodes,
+        backends: openBackends(opening, families),
+        metrics,
+        event: (about, type, reason, message) => recorder.event(about, type, reason, message),
+        clock,
+        log,
+        signal,
+      }),
+    );
+    opened.use(
+      startProxyServers({
+        config,
+        configz: proxyDocument(config),
+        metrics,
+        health: () => running.health(),
+        node: () => nodes.get(nodeName),
+        event: (type, reason, message) => recorder.event(nodeReference, type, reason, message),
+        clock,
+        log,
+      }),
+    );
+    recorder.event(nodeReference, 'Normal', 'Starting', 'Programming Services');
+    return opened.move();
   }
 
-  const loop = stack.use(
-    startLoop({
-      name: 'node-proxy',
-      clock,
-      log,
-      signal,
-      async run(_key, bounded) {
-        // Absence is unknown before: a kube-proxy may be about to be seen.
-        if (!specs.synced || !nodes.has(nodeName)) return undefined;
-        const peer = [...specs.values()].map(({ pod }) => pod).find(isKubeProxy);
-        if (peer === undefined && running === undefined) {
-          running = await start();
-          recorder.event(nodeReference, 'Normal', 'Starting', 'Programming Services');
-        } else if (peer !== undefined && running !== undefined) {
-          await stop();
-          await removeRules(clock, bounded);
-        }
-        if (peer !== undefined) tellPeer(`${peer.metadata.namespace}/${peer.metadata.name}`);
-        else toldPeer = undefined;
-        return undefined;
-      },
-    }),
-  );
-  function tellPeer(name: string): void {
-    if (toldPeer === name) return;
-    toldPeer = name;
+  function leave({ metadata }: Pod): void {
+    const name = `${metadata?.namespace}/${metadata?.name}`;
     const message = `Services of this node are left to the kube-proxy of pod ${name}. Keep it off this node, or start keelson with --no-proxy.`;
     log.warn({ pod: name }, 'Services are left to a kube-proxy');
     recorder.event(nodeReference, 'Warning', 'KubeProxyPresent', message);
   }
-  const look = (): void => loop.enqueue('proxy');
-  stack.use(specs.subscribe(look));
-  stack.use(nodes.subscribe(look));
-  stack.use(specs.onSynced(look));
-  look();
-  const kept = stack.move();
-  return {
-    async [Symbol.asyncDispose]() {
-      await kept.disposeAsync();
-      await stop();
-    },
-  };
+
+  stack.use(
+    startProxyTurns({
+      nodeName,
+      nodes,
+      specs,
+      start,
+      removeRules: (bounded) => removeRules(clock, bounded),
+      leave,
+      clock,
+      log,
+      signal,
+    }),
+  );
+  return stack.move();
 }

@@ -6,7 +6,7 @@ import { startServiceHealth } from '../../../proxy/health/service-health.ts';
 import type { Family } from '../../../proxy/model/address.ts';
 import { type ServiceRow, serviceRow } from '../../../proxy/model/service-row.ts';
 import { type SliceRow, sliceRow } from '../../../proxy/model/slice-row.ts';
-import { backendSettings, nodeFactsOf } from '../../../proxy/node-settings.ts';
+import { backendSettings, healthCheckAddresses, nodeFactsOf } from '../../../proxy/node-settings.ts';
 import { type Proxy as ServiceProxy, startProxy } from '../../../proxy/worker.ts';
 import type { Clock } from '../../base/clock.ts';
 import { hasCode, messageOf } from '../../base/errors.ts';
@@ -52,7 +52,12 @@ export async function openProxy(options: ProxyWiring): Promise<RunningProxy> {
   await using stack = new AsyncDisposableStack();
   stack.use(backends);
   const { services, slices, serviceCidrs } = watchServices(options, stack);
-  const node = (): Node | undefined => options.nodes.get(nodeName);
+  // A Node that is deleted comes back when its agent registers it anew: until then its Services go on as they were.
+  let lastNode: Node | undefined;
+  const node = (): Node | undefined => {
+    lastNode = options.nodes.get(nodeName) ?? lastNode;
+    return lastNode;
+  };
   const facts = () => nodeFactsOf(node(), nodeName, config.bindAddress);
   let interfaces = await interfaceAddresses();
   const settings = () => backendSettings(config, node(), facts(), interfaces, [...serviceCidrs.values()].flat());
@@ -115,7 +120,7 @@ export async function openProxy(options: ProxyWiring): Promise<RunningProxy> {
         for (const family of proxy.families)
           if (!isDeepStrictEqual(next[family], known.settings[family])) proxy.updateSettings(family, next[family]);
         known = { node: nodeNow, settings: next };
-        serviceHealth.sync(proxy.healthChecks.values(), healthAddresses(next));
+        serviceHealth.sync(proxy.healthChecks.values(), healthCheckAddresses(next, proxy.families));
         return key === 'addresses' ? clock.mono() + addressCheckMs : undefined;
       },
     }),
@@ -179,17 +184,6 @@ function watchServices({ client, clock, log, signal, nodeName, event }: ProxyWir
 
 async function interfaceAddresses(): Promise<string[]> {
   return (await readNetwork()).addresses.map(({ address }) => address);
-}
-
-/** Where health-check node ports listen: as node ports do. */
-function healthAddresses(settings: ReturnType<typeof backendSettings>): string[] {
-  const { ip, ip6 } = settings;
-  const listOf = (nodePorts: (typeof ip)['nodePorts']): readonly string[] | undefined =>
-    nodePorts.kind === 'all' ? undefined : nodePorts.addresses;
-  const [four, six] = [listOf(ip.nodePorts), listOf(ip6.nodePorts)];
-  // All of both families is one socket.
-  if (four === undefined && six === undefined) return ['::'];
-  return [...(four ?? ['0.0.0.0']), ...(six ?? ['::'])];
 }
 
 function noLocalEndpoints(proxy: ServiceProxy, family: Family): { internal: number; external: number } {

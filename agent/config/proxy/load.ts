@@ -87,7 +87,7 @@ async function loadProxyFile(
   } catch (error) {
     throw new AgentError('InvalidConfig', `failed to read kube-proxy config file "${file}": ${messageOf(error)}`, { cause: error });
   }
-  const { document, warnings: repeated } = parseConfigDocument(text, file);
+  const { document, warnings: repeated } = parseConfigDocument(text, file, 'kube-proxy config file');
   const { given, warnings } = decodeProxyConfiguration(document, file);
   return { config: withProxyDefaults(given, modeOfFiles), warnings: [...repeated, ...warnings] };
 }

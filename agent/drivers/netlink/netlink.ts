@@ -15,7 +15,6 @@ const SO_RCVBUFFORCE = 33;
 
 const NLMSG_ERROR = 2;
 const NLMSG_DONE = 3;
-const NLM_F_MULTI = 2;
 const headerBytes = 16;
 
 // A dump comes in pieces of at most 32 KiB; the kernel writes as much as the reader's buffer takes.
@@ -142,28 +141,24 @@ export function openNetlink(protocol: number): Netlink {
 }
 
 /** Takes the messages of one datagram; true when the answer is complete. Throws AgentError for an error message. */
-function collect(datagram: Buffer, sequence: number, answer: NetlinkMessage[]): boolean {
+export function collect(datagram: Buffer, sequence: number, answer: NetlinkMessage[]): boolean {
   let at = 0;
   let complete = false;
   while (at + headerBytes <= datagram.length) {
     const length = datagram.readUInt32LE(at);
     if (length < headerBytes || at + length > datagram.length) break;
     const type = datagram.readUInt16LE(at + 4);
-    const flags = datagram.readUInt16LE(at + 6);
     const mine = datagram.readUInt32LE(at + 8) === sequence;
     const payload = datagram.subarray(at + headerBytes, at + length);
     at += (length + 3) & ~3;
     // What comes late of a request that failed is not of this one.
     if (!mine) continue;
-    if (type === NLMSG_ERROR) {
-      const errno = -payload.readInt32LE(0);
-      if (errno !== 0) throw errorOf(errno, 'the kernel refused a netlink request');
+    if (type === NLMSG_ERROR || type === NLMSG_DONE) {
+      // A dump that breaks off says so in its last message (netlink_dump of net/netlink/af_netlink.c).
+      const errno = payload.length < 4 ? 0 : -payload.readInt32LE(0);
+      if (errno > 0) throw errorOf(errno, 'the kernel refused a netlink request');
       complete = true;
-    } else if (type === NLMSG_DONE) complete = true;
-    else {
-      answer.push({ type, payload: Buffer.from(payload) });
-      if ((flags & NLM_F_MULTI) === 0) complete = false;
-    }
+    } else answer.push({ type, payload: Buffer.from(payload) });
   }
   return complete;
 }

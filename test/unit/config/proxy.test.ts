@@ -80,6 +80,10 @@ winkernel: {enableDSR: false, forwardHealthCheckVip: false, networkName: "", roo
     ]);
     await assert.rejects(fromFile('nftables: {masqueradeBit: red}\n'), /nftables\.masqueradeBit/);
     await assert.rejects(fromFile('clusterCIDR: 10.0.0.0/8,11.0.0.0/8\n'), /ClusterCIDRs: Invalid value/);
+    await assert.rejects(
+      loadProxySettings('/p.yaml', async () => '\n'),
+      /kube-proxy config file "\/p\.yaml" was empty/,
+    );
     await assert.rejects(loadProxySettings('/etc/none', noFile), /failed to read kube-proxy config file "\/etc\/none"/);
   });
 

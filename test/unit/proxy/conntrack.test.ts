@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { netlinkMessage, readAttributes } from '../../../agent/drivers/netlink/netlink.ts';
+import { collect, netlinkMessage, readAttributes } from '../../../agent/drivers/netlink/netlink.ts';
 import { dumpMessage, parseFlow } from '../../../proxy/conntrack/codec.ts';
 import { type Flow, forgetRequests, isForgotten } from '../../../proxy/conntrack/forget.ts';
 import { conntrackSysctls } from '../../../proxy/conntrack/sysctls.ts';
@@ -107,6 +107,28 @@ test('a dump says its filter, and flows of odd or cut messages are passed over',
   assert.deepEqual([...(ip ?? [])], [10, 96, 0, 10]);
   for (let length = 0; length < message.length; length++)
     assert.equal(parseFlow('ip', message.subarray(16, Math.max(16, length)), readAttributes), undefined);
+});
+
+test('an answer of the kernel: whole, broken off, cut', () => {
+  const of = (type: number, sequence: number, payload: Buffer): Buffer => {
+    const message = netlinkMessage(type, 0, payload, () => undefined);
+    message.writeUInt32LE(sequence, 8);
+    return message;
+  };
+  const done = (errno: number): Buffer => {
+    const payload = Buffer.alloc(4);
+    payload.writeInt32LE(errno);
+    return of(3, 7, payload);
+  };
+  const flow = of(0x100, 7, Buffer.alloc(8));
+  const answer: Parameters<typeof collect>[2] = [];
+  assert.equal(collect(Buffer.concat([flow, of(0x100, 6, Buffer.alloc(4)), flow]), 7, answer), false);
+  assert.equal(answer.length, 2);
+  assert.equal(collect(done(0), 7, answer), true);
+  assert.throws(() => collect(done(-12), 7, []), /ENOMEM/);
+  const whole = Buffer.concat([flow, done(0)]);
+  for (let length = 0; length < whole.length; length++) assert.equal(collect(whole.subarray(0, length), 7, []), false);
+  assert.equal(collect(of(2, 7, Buffer.alloc(0)), 7, []), true);
 });
 
 test('sysctls of connection tracking: as kube-proxy sets them', () => {

@@ -176,4 +176,12 @@ describe('listener', () => {
       });
     assert.equal((await fetch(`http://127.0.0.1:${port}/`)).status, 200);
   });
+
+  test('one that is disposed of while it binds its port ends, and lets go of the port', async () => {
+    const port = await freePort();
+    const start = () => startListener({ name: 'x', host: '127.0.0.1', port, handle: () => undefined, clock: systemClock, log: silentLog });
+    await start()[Symbol.asyncDispose]();
+    await using again = start();
+    assert.equal(await again.firstTry, undefined);
+  });
 });

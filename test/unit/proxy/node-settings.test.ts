@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import type { Node, Pod } from '../../../agent/model/generated/api.ts';
-import { backendSettings, eligibilityOf, nodeFactsOf, type RuleSettings } from '../../../proxy/node-settings.ts';
+import { backendSettings, eligibilityOf, healthCheckAddresses, nodeFactsOf, type RuleSettings } from '../../../proxy/node-settings.ts';
 import { isKubeProxy } from '../../../proxy/peers.ts';
 
 const node: Node = {
@@ -66,6 +66,14 @@ describe('what the proxy knows of its node', () => {
     );
   });
 
+  test('health check node ports listen as node ports do, and not in a family that the machine lacks', () => {
+    const all = { nodePorts: { kind: 'all' as const, localhost: false } };
+    const one = { nodePorts: { kind: 'list' as const, addresses: ['10.0.0.1'], localhost: false } };
+    assert.deepEqual(healthCheckAddresses({ ip: all, ip6: all }, ['ip', 'ip6']), ['::']);
+    assert.deepEqual(healthCheckAddresses({ ip: all, ip6: all }, ['ip']), ['0.0.0.0']);
+    assert.deepEqual(healthCheckAddresses({ ip: one, ip6: all }, ['ip', 'ip6']), ['10.0.0.1', '::']);
+  });
+
   test('what load balancers go by', () => {
     assert.deepEqual(eligibilityOf(node), { deleting: false, taintKeys: ['k'] });
     assert.equal(eligibilityOf(undefined), undefined);
@@ -73,10 +81,15 @@ describe('what the proxy knows of its node', () => {
   });
 });
 
+const program = [{ name: 'p', command: ['/usr/local/bin/kube-proxy', '--config=x'] }];
+const labelled = { labels: { 'k8s-app': 'kube-proxy' } };
+const onNode = { hostNetwork: true, containers: [] };
 const pods: Record<string, { pod: Pod; is: boolean }> = {
-  "kubeadm's": { pod: { metadata: { labels: { 'k8s-app': 'kube-proxy' } } }, is: true },
-  'one by its program': { pod: { spec: { containers: [{ name: 'p', command: ['/usr/local/bin/kube-proxy', '--config=x'] }] } }, is: true },
-  'one that has ended': { pod: { metadata: { labels: { 'k8s-app': 'kube-proxy' } }, status: { phase: 'Failed' } }, is: false },
-  'an API proxy': { pod: { spec: { containers: [{ name: 'p', command: ['kube-rbac-proxy'] }] } }, is: false },
+  "kubeadm's": { pod: { metadata: labelled, spec: onNode }, is: true },
+  "AKS's": { pod: { metadata: { labels: { component: 'kube-proxy' } }, spec: onNode }, is: true },
+  'one by its program': { pod: { spec: { hostNetwork: true, containers: program } }, is: true },
+  'one that has ended': { pod: { metadata: labelled, spec: onNode, status: { phase: 'Failed' } }, is: false },
+  'an API proxy': { pod: { spec: { hostNetwork: true, containers: [{ name: 'p', command: ['kube-rbac-proxy'] }] } }, is: false },
+  'an ordinary pod that calls itself one': { pod: { metadata: labelled, spec: { containers: program } }, is: false },
 };
 for (const [name, { pod, is }] of Object.entries(pods)) test(`a kube-proxy pod: ${name}`, () => assert.equal(isKubeProxy(pod), is));
