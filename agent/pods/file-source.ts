@@ -109,7 +109,11 @@ export function startFileSource(options: FileSourceOptions): StaticSource {
   const memory = options.memory;
 
   function onChange(event: string, name: string | null, target: string): void {
-    if (name?.startsWith('.') === true || (name !== null && target !== path && name !== basename(path))) return;
+    // The folder itself was removed or moved (IN_DELETE_SELF): the watch is dead, also where a new one gets the same inode.
+    if (event === 'rename' && name === basename(target)) {
+      watched?.watcher.close();
+      watched = undefined;
+    } else if (name?.startsWith('.') === true || (name !== null && target !== path && name !== basename(path))) return;
     if (name !== null) {
       const file = join(target, name);
       const { moves, written } = told.get(file) ?? { moves: 0, written: false };

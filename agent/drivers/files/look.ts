@@ -58,10 +58,17 @@ export async function lookBeneath(root: string, relative: string): Promise<Looke
 export async function lookWithin(root: string, relative: string): Promise<Looked> {
   await using top = await lookAt(root);
   const found = await lookAt(`${root.replace(/\/+$/, '')}/${relative.replace(/^\/+/, '')}`);
-  const [above, real] = await Promise.all([top.realPath(), found.realPath()]);
-  if (real === above || real.startsWith(above === '/' ? above : `${above}/`)) return found;
-  await found[Symbol.asyncDispose]();
-  throw new AgentError('OutsideRoot', `${relative} leads out of ${root}`);
+  try {
+    const above = await top.realPath();
+    // A place deeper than a path may be long has none: ENAMETOOLONG.
+    const real = await found.realPath();
+    if (real === above || real.startsWith(above === '/' ? above : `${above}/`)) return found;
+    throw new AgentError('OutsideRoot', `${relative} leads out of ${root}`);
+  } catch (error) {
+    // A FileHandle that the garbage collector finds open ends the process (Node.js DEP0137).
+    await found[Symbol.asyncDispose]();
+    throw error;
+  }
 }
 
 async function looked(at: string, path: string, flags: number): Promise<Looked> {

@@ -68,7 +68,8 @@ export const operations: { [K in OperationName]: Operation<K> } = {
   /** Makes an empty file; its directory must exist. Existence is success. */
   async makeFile({ path: at, mode }) {
     try {
-      const file = await fs.promises.open(at, 'a', mode);
+      // Not waiting: a pod may have put a FIFO there since it was looked at.
+      const file = await fs.promises.open(at, fs.constants.O_WRONLY | fs.constants.O_CREAT | fs.constants.O_NONBLOCK, mode);
       await file.close();
     } catch (error) {
       throw fromFsError(error, `cannot create file ${at}`);

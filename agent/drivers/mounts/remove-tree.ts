@@ -1,7 +1,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { AgentError } from '../../base/errors.ts';
-import { codeOfErrno, isErrno } from '../sys/errno.ts';
+import { codeOfErrno, fromFsError, isErrno } from '../sys/errno.ts';
 
 // The one piece that removes trees (test/architecture.test.ts keeps fs.rm with `recursive` out of everything else). What a pod left may be millions of files,
 // deeper than any path may be long, in names that are no text; and below it may lie what is somebody else's: a mount.
@@ -60,6 +60,8 @@ export function removeTreeHere(target: string, how: RemoveHow = {}): boolean {
   const removal = new Removal(clean, holder, how);
   try {
     return removal.run();
+  } catch (error) {
+    throw fromFsError(error, `cannot remove ${clean}`);
   } finally {
     removal.close();
   }

@@ -19,7 +19,9 @@ export function runInChild<K extends OperationName>(
   signal.throwIfAborted();
   return new Promise((resolve, reject) => {
     const [program, ...before] = command;
-    const child = spawn(program ?? process.execPath, [...before, name, JSON.stringify(args)], { stdio: ['ignore', 'pipe', 'inherit'] });
+    const child = spawn(program ?? process.execPath, [...before, name, JSON.stringify(args), `${process.pid}`], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
     let out = '';
     let settled = false;
     const settle = (finish: () => void): void => {

@@ -1,6 +1,6 @@
 import { type FSWatcher, watch } from 'node:fs';
 import { lstat, mkdir, readdir } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import type { PluginInfo } from '../../../cri-protos/generated/plugin-registration.ts';
 import type { Clock } from '../../base/clock.ts';
 import { AgentError, messageOf } from '../../base/errors.ts';
@@ -85,7 +85,14 @@ export async function watchPlugins({ folder, handlers, clock, log, signal }: Reg
     folders.add(at);
     // Watched before it is read: what comes in between is told.
     if (!watchers.has(at)) {
-      const watcher = watch(at, () => loop.enqueue(folder));
+      const watcher = watch(at, (event, name) => {
+        // The folder itself was removed or moved (IN_DELETE_SELF): this watch is dead, and one that is made anew needs another.
+        if (event === 'rename' && name === basename(at) && watchers.get(at) === watcher) {
+          watcher.close();
+          watchers.delete(at);
+        }
+        loop.enqueue(folder);
+      });
       watcher.on('error', () => loop.enqueue(folder));
       watchers.set(at, watcher);
     }

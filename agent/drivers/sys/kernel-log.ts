@@ -16,7 +16,8 @@ export interface KernelLog extends Disposable {
 }
 
 // A record is `priority,sequence,microseconds,flags;text`, then lines of key=value that begin with a space (Documentation/ABI/testing/dev-kmsg).
-const record = /^\d+,(\d+),\d+,[^;]*;([^\n]*)/;
+// The kernel's own have facility 0, a priority below 8; what a process writes there never has (kernel/printk/printk.c, devkmsg_write).
+const record = /^[0-7],(\d+),\d+,[^;]*;([^\n]*)/;
 // mm/oom_kill.c dump_oom_victim (5.0 and later): `oom_memcg=/a` or `global_oom`, then whose process it is. Rate-limited to ten in five seconds.
 const victimLine = /^oom-kill:constraint=[^,]*,.*?,(global_oom|oom_memcg=[^,]*),task_memcg=(.*),task=.*,pid=\d+,uid=\d+$/;
 // mm/memcontrol.c mem_cgroup_print_oom_group: all processes of this cgroup go with the first one (memory.oom.group).

@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
 import { AgentError, hasCode } from '../../../agent/base/errors.ts';
-import { lookAt, lookBeneath, readBytes, readTail, readText } from '../../../agent/drivers/files/look.ts';
+import { lookAt, lookBeneath, lookWithin, readBytes, readTail, readText } from '../../../agent/drivers/files/look.ts';
 
 function folderOf(t: TestContext): string {
   const folder = mkdtempSync(join(tmpdir(), 'look-'));
@@ -47,6 +47,17 @@ describe('what lies where a text is expected', { timeout: 20_000 }, () => {
       await Promise.all(Array.from({ length: 10 }, () => assert.rejects(tailBeneath(root, name, 10), refused)));
       await Promise.all(Array.from({ length: 10 }, () => assert.rejects(readText(join(root, name)), refused)));
     }
+  });
+
+  test('a place deeper than a path may be long is refused, and nothing is left open: what is left ends the process', async (t) => {
+    const folder = folderOf(t);
+    const deep = (letter: string): string => Array.from({ length: 12 }, () => letter.repeat(200)).join('/');
+    mkdirSync(join(folder, deep('a')), { recursive: true });
+    symlinkSync(deep('a'), join(folder, 'hop'));
+    mkdirSync(join(folder, 'hop', deep('b')), { recursive: true });
+    const before = readdirSync('/proc/self/fd').length;
+    for (let i = 0; i < 5; i++) assert.equal(await codeOf(lookWithin(folder, join('hop', deep('b')))), 'ENAMETOOLONG');
+    assert.equal(readdirSync('/proc/self/fd').length, before);
   });
 
   test('links: beneath a root none is followed, nor anything that leads out', async (t) => {

@@ -38,6 +38,11 @@ const cases: { name: string; records: string[]; containers: Record<string, numbe
     records: [victim(`${pod}/${a}`), killed(), invoked, victim(`${pod}/${b}`), killed(), victim(`${pod}/${a}`), killed()],
     containers: { [a]: 2, [b]: 1 },
   },
+  {
+    name: 'what a process has written there, which is not the kernel',
+    records: [victim(`${pod}/${a}`), killed()].map((each) => each.replace(/^6,/, '14,')),
+    containers: {},
+  },
   { name: 'a process of the machine, for a limit of its own', records: [victim('/system.slice/x.service'), killed()], containers: {} },
   {
     name: 'a machine without memory',

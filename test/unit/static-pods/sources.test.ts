@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -190,6 +190,26 @@ test('one file as path, replaced by rename; and a folder that comes later', asyn
   mkdirSync(join(path, 'later'));
   writeFileSync(join(path, 'later', 'b.json'), manifest('b'));
   await until(later.table, () => shows(later.table, 'b-n1'));
+});
+
+test('a folder that is removed and made again is watched again: file systems give out its inode number a second time', async (t) => {
+  const path = join(folder(t), 'manifests');
+  mkdirSync(path);
+  writeFileSync(join(path, 'a.json'), manifest('a'));
+  const { table, source } = startFiles(path);
+  await using _source = source;
+  await until(table, () => shows(table, 'a-n1'));
+  const { ino } = statSync(path);
+  // ext4 takes the lowest free number of its group: until it is the same one.
+  for (let tries = 0; tries < 100; tries++) {
+    rmSync(path, { recursive: true });
+    mkdirSync(path);
+    if (statSync(path).ino === ino) break;
+  }
+  if (statSync(path).ino !== ino) t.diagnostic('this file system gives out no inode number twice');
+  await until(table, () => table.size === 0);
+  writeFileSync(join(path, 'b.json'), manifest('b'));
+  await until(table, () => shows(table, 'b-n1'));
 });
 
 test('a file that is removed and made again is seen anew, one that is replaced by the same is not', async (t) => {

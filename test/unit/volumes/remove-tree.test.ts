@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -276,7 +276,7 @@ describe('a large tree is removed by a child', () => {
   test('which ends when the agent is gone', async () => {
     const at = many(6_000);
     const child = path.resolve(import.meta.dirname, '../../../agent/drivers/mounts/child.ts');
-    const parent = spawn('sh', ['-c', '"$@" & wait', 'sh', process.execPath, child, 'removeTree', JSON.stringify({ path: at })], {
+    const parent = spawn('sh', ['-c', '"$@" $$ & wait', 'sh', process.execPath, child, 'removeTree', JSON.stringify({ path: at })], {
       stdio: ['ignore', 'pipe', 'inherit'],
     });
     let out = '';
@@ -286,6 +286,9 @@ describe('a large tree is removed by a child', () => {
     }
     assert.match(out, /\{"code":"Canceled","message":"the agent that asked for it is gone"\}\n$/);
     assert.ok(fs.readdirSync(at).length > 0);
+    // One that has gone while the child started: nothing is removed at all.
+    const orphan = spawnSync(process.execPath, [child, 'removeTree', JSON.stringify({ path: at }), '1'], { encoding: 'utf8' });
+    assert.equal(orphan.stdout, '{"code":"Canceled","message":"the agent that asked for it is gone"}\n');
     await mounts.removeTree(at, {}, signal);
   });
 
