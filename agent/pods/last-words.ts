@@ -18,6 +18,8 @@ export interface LastWords {
 // The longest termination message that is read (pkg/kubelet/container MaxContainerTerminationMessageLength), bytes.
 const maxMessageBytes = 4096;
 const logTailBytes = 64 * 1024;
+/** How the text begins that stands for a message which could not be read (pkg/kubelet/kuberuntime getTerminationMessage). */
+export const unreadableMessage = 'Error on reading termination ';
 // For a file system that does not answer: the container's end is told without its words.
 const deadlineMs = 10_000;
 
@@ -34,7 +36,7 @@ export async function readTerminationMessage(
   if (written !== undefined && written !== '') {
     using deadline = clock.deadline(signal, deadlineMs);
     const read = async (): Promise<string> => textOf(await lastWords.message(written, maxMessageBytes, deadline.signal));
-    const message = await orWhyNot(read, `Error on reading termination log ${written}`);
+    const message = await orWhyNot(read, `${unreadableMessage}log ${written}`);
     signal.throwIfAborted();
     if (message !== '') return message;
   }
@@ -45,7 +47,7 @@ export async function readTerminationMessage(
   const { log_path: log = '' } = status;
   if (!fallsBack || log === '') return '';
   const read = async (): Promise<string> => lastLogText(textOf(await lastWords.log(log, logTailBytes)));
-  return await orWhyNot(read, 'Error on reading termination message from logs');
+  return await orWhyNot(read, `${unreadableMessage}message from logs`);
 }
 
 const textOf = (bytes: Uint8Array): string => Buffer.from(bytes).toString('utf8');

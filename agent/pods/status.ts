@@ -14,6 +14,7 @@ import { formatBinary, formatMilli, parseMilli } from '../model/quantity.ts';
 import { podLimits, podRequests } from '../model/resources.ts';
 import type { Allocation, PodSize } from './allocation.ts';
 import { conditionsOf, disruptionCondition, ownConditions } from './conditions.ts';
+import { apiTime, endedState, publishedEnd } from './ended-state.ts';
 import { deadlineReason, type PodLifecycle } from './lifecycle.ts';
 import {
   hasInitialized,
@@ -63,11 +64,6 @@ export interface StatusInput {
   readonly hostIps: readonly string[];
   /** Wall time, ms. */
   readonly now: number;
-}
-
-/** RFC 3339 with seconds, as the API keeps times. */
-function apiTime(ms: number): string {
-  return `${new Date(ms).toISOString().slice(0, 19)}Z`;
 }
 
 // The API refuses statuses whose termination messages exceed this in sum (pkg/kubelet/container MaxPodTerminationMessageLogLength, bytes).
@@ -384,6 +380,7 @@ function lastStateOf(input: StatusInput, latest: RuntimeContainer, old: Containe
 }
 
 function stateOf(input: StatusInput, c: RuntimeContainer, old: ContainerStatus | undefined): ContainerState {
+  const id = `${input.runtimeName}://${c.id}`;
   switch (c.state) {
     case 'running':
       return { running: { startedAt: apiTime(c.startedAt) } };
@@ -391,37 +388,18 @@ function stateOf(input: StatusInput, c: RuntimeContainer, old: ContainerStatus |
       return { waiting: { reason: creatingReason(input.pod) } };
     case 'exited': {
       const budget = Math.floor(maxMessageBytes / Math.max(1, countContainers(input.pod)));
-      return {
-        terminated: {
-          exitCode: c.exitCode,
-          reason: endReason(input, c, old),
-          message: c.message === '' ? undefined : clip(c.message, budget),
-          startedAt: c.startedAt > 0 ? apiTime(c.startedAt) : undefined,
-          finishedAt: c.finishedAt > 0 ? apiTime(c.finishedAt) : undefined,
-          containerID: `${input.runtimeName}://${c.id}`,
-        },
-      };
+      return { terminated: endedState(c, id, old, budget) };
     }
-    case 'unknown':
+    case 'unknown': {
+      const known = publishedEnd(old, id);
+      if (known !== undefined) return { terminated: known };
       return old?.state?.running === undefined && old?.state?.terminated?.reason !== lostReason ? { waiting: {} } : neverSeen;
+    }
   }
-}
-
-/** Why a container ended. That it was for want of memory stays told: after a restart of the agent its proof may be gone, and the runtime may never say so. */
-function endReason(input: StatusInput, c: RuntimeContainer, old: ContainerStatus | undefined): string | undefined {
-  const id = `${input.runtimeName}://${c.id}`;
-  const shown = [old?.state?.terminated, old?.lastState?.terminated].find((ended) => ended?.containerID === id);
-  if (shown?.reason === 'OOMKilled') return shown.reason;
-  return c.reason === '' ? undefined : c.reason;
 }
 
 function countContainers(pod: AgentPod): number {
   return pod.spec.containers.length + (pod.spec.initContainers?.length ?? 0) + (pod.spec.ephemeralContainers?.length ?? 0);
-}
-
-function clip(text: string, bytes: number): string {
-  const raw = Buffer.from(text, 'utf8');
-  return raw.length <= bytes ? text : raw.subarray(0, bytes).toString('utf8');
 }
 
 function volumeMountStatuses(container: Container, recursively: boolean): VolumeMountStatus[] | undefined {
