@@ -284,6 +284,7 @@ const fileCalls: { what: string; names: readonly string[]; except: { file: RegEx
         why: "the kernel's own files: /proc/self/comm, /proc/self/oom_score_adj",
       },
       { file: /^agent\/drivers\/proc\/sysctl\.ts$/, why: "the kernel's own files: /proc/sys" },
+      { file: /^agent\/cli\/proxy\.ts$/, why: '--write-config-to: what its user names may be a link, a pipe or /dev/stdout' },
       {
         file: /^agent\/cli\/wiring\/pod-apply\.ts$/,
         why: 'files that containers have bound: the hosts file is written in place, that of the last words is new',

@@ -1,11 +1,11 @@
-import { resolve } from 'node:path';
+import { writeFile } from 'node:fs/promises';
 import { AgentError, messageOf } from '../base/errors.ts';
 import { proxyFlagUsage } from '../config/proxy/flags.ts';
 import { loadProxyTask } from '../config/proxy/load.ts';
-import { writeAtomically } from '../drivers/files/atomic.ts';
 import { kubernetesVersion } from '../model/kubernetes-version.ts';
 import { readText } from './files.ts';
 import { createLog } from './log.ts';
+import { requireMode } from './wiring/proxy-backends.ts';
 import { cleanUpProxies, initProxy, runProxy } from './wiring/proxy-daemon.ts';
 
 /**
@@ -25,7 +25,8 @@ export async function proxy(args: readonly string[], signal: AbortSignal): Promi
         process.stdout.write(`Kubernetes ${kubernetesVersion} (keelson)\n`);
         return 0;
       case 'writeConfig':
-        await writeAtomically(resolve(task.file), task.text, { mode: 0o644 });
+        // As upstream: through a link, and into a pipe. /dev/stdout must not become a file.
+        await writeFile(task.file, task.text, { mode: 0o644 });
         return 0;
       default:
         break;
@@ -34,6 +35,7 @@ export async function proxy(args: readonly string[], signal: AbortSignal): Promi
     const log = createLog(settings.config.logging.verbosity);
     for (const warning of settings.warnings) log.warn({}, warning);
     if (task.kind === 'cleanup') return await cleanUpProxies(log, signal);
+    if (task.kind === 'run') requireMode(settings.config.mode);
     await initProxy(settings.config, log);
     if (task.kind === 'run') await runProxy(settings, log, signal);
     return 0;

@@ -6,7 +6,8 @@ import type { Clock } from '../base/clock.ts';
 import { AgentError, messageOf } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import { during } from '../base/work.ts';
-import { maxHeaderSize, sendError } from './reply.ts';
+import { headerLimit } from './header-limit.ts';
+import { sendError } from './reply.ts';
 import type { UpgradedClient } from './stream-proxy.ts';
 
 /** Answers a request. `upgraded` is the connection behind one that asks for another protocol. */
@@ -39,12 +40,18 @@ export function createListener(options: ListenerOptions): HttpServer | HttpsServ
   const unanswered = new WeakMap<Socket, Set<ServerResponse>>();
   const isBusy = (socket: Socket): boolean => (unanswered.get(socket)?.size ?? 0) > 0;
   const http = {
-    maxHeaderSize,
     keepAliveTimeout: keepAliveTimeoutMs,
     // Behind an unanswered request there is no place for another protocol: such a one is answered in its turn.
     shouldUpgradeCallback: (request: IncomingMessage) => options.upgrades?.(request) === true && !isBusy(request.socket),
   };
   const server = options.tls === undefined ? createHttpServer(http) : createHttpsServer({ ...http, ...options.tls });
+  let open = 0;
+  // Before the server's own listener, which reads the limit for the new connection.
+  server.prependListener('connection', (socket: Socket) => {
+    open++;
+    socket.once('close', () => open--);
+  });
+  Object.defineProperty(server, 'maxHeaderSize', { get: () => headerLimit(open) });
   server.on('error', (error) => log.error({ err: messageOf(error) }, 'a connection could not be accepted'));
   server.on('request', (request: IncomingMessage, response: ServerResponse) => {
     const { socket } = request;

@@ -1,12 +1,6 @@
 import type { ServerResponse } from 'node:http';
 import type { Pod } from '../model/generated/api.ts';
 
-/**
- * How many bytes of request line and headers are taken: as many as Go's servers take (net/http, DefaultMaxHeaderBytes). The command of an exec is in the query,
- * and Node's own 16 KiB are less than a script that somebody passes to `sh -c`.
- */
-export const maxHeaderSize = 1024 * 1024;
-
 export function sendPodList(response: ServerResponse, pods: Iterable<Pod>): void {
   sendJson(response, { kind: 'PodList', apiVersion: 'v1', metadata: {}, items: [...pods] });
 }

@@ -35,13 +35,18 @@ export async function servedFamilies(): Promise<Family[]> {
   return families.filter((family) => family === 'ip' || disabled === 0);
 }
 
+/** Throws AgentError `NotSupported` for a mode that is not there. */
+export function requireMode(mode: ProxyMode): void {
+  if (mode === 'nftables') return;
+  throw new AgentError(
+    'NotSupported',
+    `mode ${mode} is not there yet: set mode: nftables (or --proxy-mode=nftables), or run kube-proxy and leave Services to it with --no-proxy`,
+  );
+}
+
 /** Opens what the mode needs. The backends are closed by the proxy that uses them. Throws AgentError `NotSupported` for a mode that is not there. */
 export function openBackends({ mode, clock, log, forgotten }: BackendsOptions, served: readonly Family[]): Backends {
-  if (mode !== 'nftables')
-    throw new AgentError(
-      'NotSupported',
-      `mode ${mode} is not there yet: set mode: nftables (or --proxy-mode=nftables), or run kube-proxy and leave Services to it with --no-proxy`,
-    );
+  requireMode(mode);
   const backends = served.map((family) => createNftables(family, createNft(family, { clock }), clock.mono));
   const netlink = openNetlink(netfilterProtocol);
   let localAddresses: ReadonlySet<string> = new Set();

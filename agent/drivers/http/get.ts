@@ -91,7 +91,8 @@ function isNoTls(error: unknown): boolean {
 
 /** Where an answer sends us, by the same rules as Go's client: 301, 302, 303, 307 and 308 with a Location. */
 function redirectOf({ status, location }: Answer, at: HttpRequest): HttpRequest | undefined {
-  if (!redirects.has(status) || location === undefined) return undefined;
+  // A redirect to nowhere is an answer, as for Go's client (golang/go#17773).
+  if (!redirects.has(status) || !location) return undefined;
   const url = URL.parse(location, at.url);
   if (url === null) throw new AgentError('HttpGet', `Get "${at.url}": failed to parse Location header ${JSON.stringify(location)}`);
   const secure = url.protocol === 'https:';

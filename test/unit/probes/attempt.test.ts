@@ -67,6 +67,7 @@ test('http: statuses, redirects and what goes wrong', async () => {
     [`/307?to=${to(`${base}/204`)}`, { kind: 'success' }],
     [`/302?to=${to('http://0.0.0.0/')}`, { kind: 'warning', message: 'Probe terminated redirects, Response body: body' }],
     ['/302', { kind: 'warning', message: 'Probe terminated redirects, Response body: body' }],
+    ['/302?to=', { kind: 'warning', message: 'Probe terminated redirects, Response body: body' }],
     ['/304', { kind: 'warning', message: 'Probe terminated redirects, Response body: ' }],
     ['/long', { kind: 'warning', message: `Probe terminated redirects, Response body: ${'x'.repeat(10_240)}` }],
     ['/endless', { kind: 'success' }],
