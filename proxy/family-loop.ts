@@ -169,7 +169,10 @@ export function createFamilyLoop(options: FamilyLoopOptions): FamilyLoop {
       const full = clock.mono() >= nextFullAuditAt;
       nextAuditAt = clock.mono() + options.syncPeriodMs;
       if (full) nextFullAuditAt = clock.mono() + options.fullAuditMs;
-      if (await backend.audit(full ? 'everything' : 'structure', signal)) return;
+      if (await backend.audit(full ? 'everything' : 'structure', signal)) {
+        lastCommitAt = clock.mono();
+        return;
+      }
       onEvent(
         backendEvent('ProxyRulesRepaired', `${backend.name}: the rules of Services were changed by somebody else, and are made anew`),
       );
@@ -190,6 +193,8 @@ export function createFamilyLoop(options: FamilyLoopOptions): FamilyLoop {
     const batches = state.next(batchEndpoints, excluded);
     if (batches.length > 0) await transact(batches, signal);
     if (dirty.size > 0 || state.hasNext(excluded)) return clock.mono();
+    // What changed may need nothing of this family: then the kernel has all of it already.
+    if (synced && waitingSince !== undefined) lastCommitAt = clock.mono();
     waitingSince = undefined;
     const before = phase;
     await settle(signal);

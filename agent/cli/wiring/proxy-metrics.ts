@@ -20,6 +20,8 @@ export interface ProxyMetrics {
 export interface ProxyGauges {
   /** Changes of Services and of endpoints that the kernel does not have yet. */
   pending(): { readonly services: number; readonly endpoints: number };
+  /** When the kernel was last known to have all that had come in, wall ms; undefined before. Alerts go by its age. */
+  lastSyncedMs(family: Family): number | undefined;
   noLocalEndpoints(family: Family): { readonly internal: number; readonly external: number };
 }
 
@@ -49,11 +51,6 @@ export function createProxyMetrics(mode: ProxyMode, families: readonly Family[],
     help: 'SyncProxyRules latency in seconds for partial resyncs',
     labels: byFamily,
     buckets: syncBuckets,
-  });
-  const lastSync = registry.gauge({
-    name: name('sync_proxy_rules_last_timestamp_seconds'),
-    help: 'The last time proxy rules were successfully synced',
-    labels: byFamily,
   });
   const lastQueued = registry.gauge({
     name: name('sync_proxy_rules_last_queued_timestamp_seconds'),
@@ -95,6 +92,19 @@ export function createProxyMetrics(mode: ProxyMode, families: readonly Family[],
     livez: registry.counter({ name: name('proxy_livez_total'), help: 'Cumulative proxy livez HTTP status', labels: ['code'] }),
   };
   let gauges: ProxyGauges | undefined;
+  registry.collect(
+    {
+      name: name('sync_proxy_rules_last_timestamp_seconds'),
+      help: 'The last time proxy rules were successfully synced',
+      labels: byFamily,
+      type: 'gauge',
+    },
+    () =>
+      families.flatMap((family) => {
+        const ms = gauges?.lastSyncedMs(family);
+        return ms === undefined ? [] : [{ labels: [familyLabel[family]], value: ms / 1000 }];
+      }),
+  );
   const pendingGauge = (what: 'services' | 'endpoints', metric: string, help: string): void =>
     registry.collect({ name: name(metric), help, type: 'gauge' }, () => (gauges === undefined ? [] : [{ value: gauges.pending()[what] }]));
   pendingGauge('services', 'sync_proxy_rules_service_changes_pending', 'Pending proxy rules Service changes');
@@ -126,8 +136,7 @@ export function createProxyMetrics(mode: ProxyMode, families: readonly Family[],
         const labels = [familyLabel[family]];
         duration.observe(tookMs / 1000, labels);
         (full ? fullDuration : partialDuration).observe(tookMs / 1000, labels);
-        if (outcome === 'applied') lastSync.set(clock.wall() / 1000, labels);
-        else failures.inc(labels);
+        if (outcome !== 'applied') failures.inc(labels);
       },
       programmingLatency: (family, ms) => programming.observe(ms / 1000, [familyLabel[family]]),
     },

@@ -83,7 +83,11 @@ export async function openProxy(options: ProxyWiring): Promise<RunningProxy> {
       observer: { ...metrics.observer, event: tell, committed: backends.committed },
     }),
   );
-  metrics.watch({ pending: proxy.pending, noLocalEndpoints: (family) => noLocalEndpoints(proxy, family) });
+  metrics.watch({
+    pending: proxy.pending,
+    lastSyncedMs: (family) => progressOf(family).lastUpdatedMs,
+    noLocalEndpoints: (family) => noLocalEndpoints(proxy, family),
+  });
 
   const health = (): ProxierHealth => proxierHealth(proxy.families.map(progressOf), clock.wall(), 2 * config.syncPeriod);
   function progressOf(family: Family): FamilyProgress {

@@ -298,6 +298,20 @@ describe('the proxy', () => {
     assert.deepEqual(h.proxy.health('ip')?.counts, { frontends: 3, noLocalEndpointsInternal: 1, noLocalEndpointsExternal: 1 });
   });
 
+  test('a kernel that was found as it should be, or needs nothing of a change, is in step from then on', async () => {
+    const h = house();
+    await h.synced();
+    const inStep = (): number => h.clock.mono() - (h.proxy.health('ip')?.lastCommitAt ?? Number.NaN);
+    await h.clock.advance(20_000);
+    assert.equal(inStep(), 20_000);
+    await h.clock.advance(10_000);
+    assert.equal(inStep(), 0);
+    await h.clock.advance(5000);
+    h.service(aService({ spec: { clusterIP: 'fd00::1', clusterIPs: ['fd00::1'], ipFamilies: ['IPv6'] } }));
+    await h.clock.advance(0);
+    assert.equal(inStep(), 0);
+  });
+
   test('the kernel is audited each period, everything each hour; what somebody changed is made anew', async () => {
     const h = house();
     h.service(aService());
