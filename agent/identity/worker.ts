@@ -326,12 +326,12 @@ async function requestAndWait(
     for (;;) {
       const waited = clock.mono() - since;
       if (uid === undefined) {
-        const made = await unlessUnreachable(() => createOrAdopt(api, body, name, signal), say);
+        const made = await unlessUnreachable(() => createOrAdopt(api, body, name, signal), say, signal);
         if (made === 'unreachable') await clock.sleep(1_000, signal);
         else ({ uid } = identityOf(made));
         continue;
       }
-      const found = await unlessUnreachable(() => api.get(name, signal), say);
+      const found = await unlessUnreachable(() => api.get(name, signal), say, signal);
       const verdict = found === 'unreachable' ? undefined : csrVerdict(name, uid, found);
       if (verdict?.kind === 'issued') return verdict.certPem;
       if (verdict?.kind === 'denied') throw new AgentError('CsrDenied', verdict.message);
@@ -356,10 +356,16 @@ async function requestAndWait(
   }
 }
 
-async function unlessUnreachable<T>(call: () => Promise<T>, say: (message: string) => void): Promise<T | 'unreachable'> {
+async function unlessUnreachable<T>(
+  call: () => Promise<T>,
+  say: (message: string) => void,
+  signal: AbortSignal,
+): Promise<T | 'unreachable'> {
   try {
     return await call();
   } catch (error) {
+    // Our own end of patience is no news of the server: what was waited for stays the last word.
+    if (signal.aborted) throw error;
     // The server may restart while we wait: the request is there, and the deadline is ours.
     if (!hasCode(error, 'Unavailable', 'ServiceUnavailable', 'InternalError', 'TooManyRequests', 'DeadlineExceeded')) throw error;
     say(messageOf(error));

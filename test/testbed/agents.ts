@@ -58,8 +58,9 @@ export const kubeletCommand = async (agent: AgentKind): Promise<Command> =>
 
 const proxyConfig = '/etc/kubernetes/kube-proxy.yaml';
 
-/** Whether the node's agent programs Services itself, as keelson does by default. */
-const hasOwnProxy = (lab: LabRecord, node: NodeRecord): boolean => lab.proxy === 'keelson' && (node.agent ?? lab.agent) === 'keelson';
+/** Whether the node's agent programs Services itself, as keelson does by default. The line that join prints leaves them to others. */
+const hasOwnProxy = (lab: LabRecord, node: NodeRecord): boolean =>
+  lab.joins !== true && lab.proxy === 'keelson' && (node.agent ?? lab.agent) === 'keelson';
 
 /** The command line of a node's agent. */
 export const agentCommand = async (lab: LabRecord, node: NodeRecord): Promise<Command> => {

@@ -135,10 +135,13 @@ async function* follow(
       // Runtimes open the new file first and move their writers after: the old one is done once the new one holds something, or stood a while.
       if (at.size > 0 || replacedBy === at.ino || !running) {
         if (!(yield* drain(source, filter, Number.POSITIVE_INFINITY, signal))) return;
-        yield* finish(source, filter);
-        await source.replace(join(directory, await successor(directory, baseName, source.info.ino)), real);
-        filter.skip = undefined;
-        replacedBy = undefined;
+        const next = await openNext(directory, baseName, source.info.ino);
+        if (next !== undefined) {
+          yield* finish(source, filter);
+          await source.replace(next);
+          filter.skip = undefined;
+          replacedBy = undefined;
+        } else if (running) await changes.next(signal);
         continue;
       }
       replacedBy = at.ino;
@@ -165,8 +168,8 @@ interface Source extends AsyncDisposable {
   readonly buffer: Buffer;
   /** Goes on at another place, which is the start of a record. */
   begin(position: number): void;
-  /** Goes on with another file from its start; when it is gone by now, with `otherwise`. */
-  replace(path: string, otherwise: string): Promise<void>;
+  /** Goes on with another file from its start. */
+  replace(next: OpenedLog): Promise<void>;
 }
 
 async function openSource(path: string, junk: () => void): Promise<Source> {
@@ -180,11 +183,7 @@ async function openSource(path: string, junk: () => void): Promise<Source> {
       source.position = position;
       source.splitter = createRecordSplitter(position, junk);
     },
-    async replace(next, otherwise) {
-      const { file, info } = await openLogFile(next).catch((error: unknown) => {
-        if (hasCode(error, 'NotFound') && next !== otherwise) return openLogFile(otherwise);
-        throw error;
-      });
+    async replace({ file, info }) {
       await source.file.close();
       source.file = file;
       source.info = info;
@@ -195,9 +194,43 @@ async function openSource(path: string, junk: () => void): Promise<Source> {
   return source;
 }
 
+// A successor changes when the log is rotated, and when it is packed. Whoever makes files here without end is not followed.
+const mostSuccessors = 4;
+
+/**
+ * Opens the file that continues the one with this inode. Undefined while there is none: a rotation renames the log, and the
+ * runtime makes it anew when it is told to (pkg/kubelet/logs rotateLatestLog). Between listing and opening the log may be rotated
+ * again, so the file that was opened is the next one only if the list still says so afterwards.
+ */
+async function openNext(directory: string, baseName: string, inode: number): Promise<OpenedLog | undefined> {
+  let name = await successor(directory, baseName, inode);
+  for (let tries = 1; ; tries++) {
+    const opened = await openIfThere(join(directory, name));
+    const after = await successor(directory, baseName, inode);
+    if (after === name || tries === mostSuccessors) return opened ?? (await openIfThere(join(directory, baseName)));
+    await opened?.file.close();
+    name = after;
+  }
+}
+
+type OpenedLog = Awaited<ReturnType<typeof openLogFile>>;
+
+async function openIfThere(path: string): Promise<OpenedLog | undefined> {
+  try {
+    return await openLogFile(path);
+  } catch (error) {
+    if (hasCode(error, 'NotFound')) return undefined;
+    throw error;
+  }
+}
+
 /** The name of the file that continues the one with this inode: a slow reader may be several rotations behind. */
 async function successor(directory: string, baseName: string, inode: number): Promise<string> {
-  const names = await readdir(directory);
+  const names = await readdir(directory).catch((error: NodeJS.ErrnoException) => {
+    // Removed with its container: there is no next file.
+    if (error.code === 'ENOENT') return [];
+    throw error;
+  });
   for (const name of names) {
     if (!name.startsWith(baseName)) continue;
     const info = await stat(join(directory, name)).catch((error: NodeJS.ErrnoException) => {

@@ -21,6 +21,8 @@ const definitions = loadSync(join(import.meta.dirname, '../../../cri-protos/cri.
   defaults: true,
 });
 const never = new AbortController().signal;
+// Nothing here waits for long. What never comes ends its test with a word, not the run.
+const limit = { timeout: 60_000 };
 
 /** A runtime that answers as the handlers say, and a client of it. */
 async function withRuntime(
@@ -55,7 +57,7 @@ async function withRuntime(
   }
 }
 
-test('a response has undefined for what was not sent, defaults for scalars, names for enums', async () => {
+test('a response has undefined for what was not sent, defaults for scalars, names for enums', limit, async () => {
   await withRuntime(
     { ListContainers: (_call, reply) => reply(null, { containers: [{ id: 'a', created_at: 1_700_000_000_000_000_000 }] }) },
     async (client) => {
@@ -78,7 +80,7 @@ test('a response has undefined for what was not sent, defaults for scalars, name
   );
 });
 
-test('a request arrives as given', async () => {
+test('a request arrives as given', limit, async () => {
   let seen: unknown;
   await withRuntime(
     {
@@ -102,7 +104,7 @@ test('a request arrives as given', async () => {
   assert.deepEqual([linux.cpu_quota, linux.memory_limit_in_bytes, linux.unified], [-1, 2 ** 40, { 'memory.high': 'max' }]);
 });
 
-test("an error has the code's name, reads as in Go, and has the runtime's words apart", async () => {
+test("an error has the code's name, reads as in Go, and has the runtime's words apart", limit, async () => {
   await withRuntime({ PullImage: (_call, reply) => reply({ code: status.NOT_FOUND, details: 'no such tag' }) }, async (client) => {
     await assert.rejects(client.pullImage({ image: { image: 'web:1' } }, never), (error) => {
       assert.ok(error instanceof GrpcError);
@@ -116,17 +118,22 @@ test("an error has the code's name, reads as in Go, and has the runtime's words 
   });
 });
 
-test('the signal cancels a call, here and in the runtime', async () => {
+test('the signal cancels a call, here and in the runtime', limit, async () => {
   let cancelledThere: (value: boolean) => void = () => undefined;
   const there = new Promise<boolean>((resolve) => {
     cancelledThere = resolve;
   });
+  const controller = new AbortController();
   await withRuntime(
-    { PullImage: (call) => void (call as unknown as NodeJS.EventEmitter).on('cancelled', () => cancelledThere(true)) },
+    {
+      PullImage: (call) => {
+        (call as unknown as NodeJS.EventEmitter).on('cancelled', () => cancelledThere(true));
+        // Not before the runtime has the call: one that is cancelled on its way never gets there.
+        controller.abort(new Error('pod deleted'));
+      },
+    },
     async (client) => {
-      const controller = new AbortController();
       const pull = client.pullImage({ image: { image: 'web' } }, controller.signal);
-      setTimeout(() => controller.abort(new Error('pod deleted')), 30);
       await assert.rejects(pull, (error) => {
         assert.ok(error instanceof AgentError);
         assert.deepEqual([error.code, error.message], ['Canceled', 'pod deleted']);
@@ -138,7 +145,7 @@ test('the signal cancels a call, here and in the runtime', async () => {
   );
 });
 
-test('a call without an answer ends at its own deadline', async () => {
+test('a call without an answer ends at its own deadline', limit, async () => {
   await withRuntime(
     { Version: () => undefined },
     async (client) => {
@@ -151,7 +158,7 @@ test('a call without an answer ends at its own deadline', async () => {
   );
 });
 
-test('after a restart of the runtime calls work again within two seconds', async () => {
+test('after a restart of the runtime calls work again within two seconds', limit, async () => {
   await withRuntime({ Version: (_call, reply) => reply(null, { runtime_name: 'fake' }) }, async (client, restart) => {
     assert.equal((await client.version({}, never)).runtime_name, 'fake');
     await restart();
@@ -169,7 +176,7 @@ test('after a restart of the runtime calls work again within two seconds', async
   });
 });
 
-test('events are iterated; the end of the stream ends the loop, a break throws, leaving cancels it', async () => {
+test('events are iterated; the end of the stream ends the loop, a break throws, leaving cancels it', limit, async () => {
   let mode = 'end';
   let left: () => void = () => undefined;
   const cancelled = new Promise<void>((resolve) => {
@@ -213,7 +220,7 @@ test('events are iterated; the end of the stream ends the loop, a break throws, 
   );
 });
 
-test('closing cancels what is under way', async () => {
+test('closing cancels what is under way', limit, async () => {
   await withRuntime({ Version: () => undefined }, async (client) => {
     const call = client.version({}, never);
     await client[Symbol.asyncDispose]();

@@ -158,6 +158,33 @@ test('following goes on across rotations and loses nothing of the old file', asy
   await f.done;
 });
 
+test('following waits where a rotation has renamed the log and it is not made anew yet', { timeout: 60_000 }, async () => {
+  await using at = await folder();
+  await writeFile(at.file, line(0, '0'));
+  const f = follow(at.file);
+  await f.until('0\n');
+  let expected = '0\n';
+  let failure: unknown;
+  f.done.catch((error: unknown) => {
+    failure = error;
+  });
+  // Two rotations at a time: the reader looks between any two of these steps, and finds its next file renamed as it opens it.
+  for (let i = 0; i < 300; i += 2) {
+    await rename(at.file, `${at.file}.20260101-${String(i).padStart(6, '0')}`);
+    await writeFile(at.file, line(1, String(i)));
+    for (let n = 0; n < i % 7; n++) await new Promise((resolve) => setImmediate(resolve));
+    await rename(at.file, `${at.file}.20260101-${String(i + 1).padStart(6, '0')}`);
+    for (let n = 0; n < i % 11; n++) await new Promise((resolve) => setImmediate(resolve));
+    await writeFile(at.file, line(1, String(i + 1)));
+    expected += `${i}\n${i + 1}\n`;
+    if (i % 20 === 0) await Promise.race([f.until(expected), f.done]);
+    assert.equal(failure, undefined);
+  }
+  await f.until(expected);
+  f.end();
+  await f.done;
+});
+
 test('following reads a file cut in place from its start, behind the link that cri-dockerd lays', async () => {
   await using at = await folder();
   const id = '0123456789abcdef'.repeat(4);
