@@ -32,6 +32,10 @@ const commands: Record<string, { summary: string; load: () => Promise<Command> }
   down: { summary: 'end what up has started, and leave nothing behind', load: async () => (await import('./cli/down.ts')).down },
   status: { summary: 'what the pods of this machine are doing', load: async () => (await import('./cli/status.ts')).status },
   why: { summary: 'why a pod is in the state it is in: steps, times, events', load: async () => (await import('./cli/why.ts')).why },
+  services: {
+    summary: "what is programmed for this node's Services, and why an endpoint is out (--verify: read the kernel back)",
+    load: async () => (await import('./cli/services.ts')).services,
+  },
   logs: { summary: 'what a container has written', load: async () => (await import('./cli/logs.ts')).logs },
   exec: { summary: 'run a command in a container', load: async () => (await import('./cli/exec.ts')).exec },
   kubectl: {

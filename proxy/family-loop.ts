@@ -44,6 +44,11 @@ export interface FamilyLoop {
   /** Reads everything back at the next step. */
   auditSoon(): void;
   /**
+   * The same, and resolves to whether the kernel had everything; what it lacks is made anew. Rejects
+   * with the backend's error. Waits for all that is wanted to be programmed first.
+   */
+  verify(): Promise<boolean>;
+  /**
    * Does what can be done now, at most one transaction of wanted changes. Returns when to step
    * again, on `mono`; throws when the backend failed as such, and reads back when called again.
    */
@@ -81,6 +86,8 @@ export function createFamilyLoop(options: FamilyLoopOptions): FamilyLoop {
   let nextAuditAt = 0;
   let nextFullAuditAt = 0;
   let notBefore = 0;
+  // Those who asked whether the rules are whole.
+  let verifications: PromiseWithResolvers<boolean>[] = [];
 
   const excluded = (service: string): boolean => (culprits.get(service)?.retryAt ?? 0) > clock.mono();
 
@@ -96,6 +103,7 @@ export function createFamilyLoop(options: FamilyLoopOptions): FamilyLoop {
     phase = 'filling';
     nextAuditAt = clock.mono() + options.syncPeriodMs;
     nextFullAuditAt = clock.mono() + options.fullAuditMs;
+    if (verifications.length > 0) auditSoon();
   }
 
   function planSome(): void {
@@ -155,6 +163,17 @@ export function createFamilyLoop(options: FamilyLoopOptions): FamilyLoop {
     }
   }
 
+  function takeVerifications(): PromiseWithResolvers<boolean>[] {
+    const taken = verifications;
+    verifications = [];
+    return taken;
+  }
+
+  function auditSoon(): void {
+    nextAuditAt = 0;
+    nextFullAuditAt = 0;
+  }
+
   /** Everything wanted is in: what is left over goes, then the last guards come up, then audits. */
   async function settle(signal: AbortSignal): Promise<void> {
     if (phase === 'filling') {
@@ -169,7 +188,9 @@ export function createFamilyLoop(options: FamilyLoopOptions): FamilyLoop {
       const full = clock.mono() >= nextFullAuditAt;
       nextAuditAt = clock.mono() + options.syncPeriodMs;
       if (full) nextFullAuditAt = clock.mono() + options.fullAuditMs;
-      if (await backend.audit(full ? 'everything' : 'structure', signal)) {
+      const whole = await backend.audit(full ? 'everything' : 'structure', signal);
+      if (full) for (const { resolve } of takeVerifications()) resolve(whole);
+      if (whole) {
         lastCommitAt = clock.mono();
         return;
       }
@@ -214,9 +235,12 @@ export function createFamilyLoop(options: FamilyLoopOptions): FamilyLoop {
       settings = changed;
       settingsChanged = true;
     },
-    auditSoon() {
-      nextAuditAt = 0;
-      nextFullAuditAt = 0;
+    auditSoon,
+    verify() {
+      const asked = Promise.withResolvers<boolean>();
+      verifications.push(asked);
+      auditSoon();
+      return asked.promise;
     },
     async step(signal) {
       try {
@@ -226,6 +250,7 @@ export function createFamilyLoop(options: FamilyLoopOptions): FamilyLoop {
       } catch (error) {
         phase = 'closed';
         waitingSince ??= clock.mono();
+        for (const { reject } of takeVerifications()) reject(error);
         if (!failing && !signal.aborted) onEvent(backendEvent('ProxyBackendFailed', `${backend.name}: ${messageOf(error)}`));
         failing = true;
         throw error;

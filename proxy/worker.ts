@@ -1,4 +1,5 @@
 import type { Clock } from '../agent/base/clock.ts';
+import { AgentError } from '../agent/base/errors.ts';
 import type { Log } from '../agent/base/log.ts';
 import { startLoop } from '../agent/base/loop.ts';
 import { type ReadonlyTable, Table } from '../agent/base/table.ts';
@@ -78,6 +79,12 @@ export interface Proxy extends AsyncDisposable {
   updateSettings(family: Family, settings: BackendSettings): void;
   /** Somebody else touched the kernel: read it back now, and repair it. */
   audit(family: Family): void;
+  /**
+   * Reads everything of a family back, once all that is wanted is programmed, and resolves to whether
+   * the kernel had it; what it lacks is made anew. Rejects with the backend's error, or when the
+   * signal aborts. Throws AgentError NotFound for a family that is not served.
+   */
+  verify(family: Family, signal: AbortSignal): Promise<boolean>;
   /** How many Services changed, or their endpoints, that the kernel does not have yet. */
   pending(): { readonly services: number; readonly endpoints: number };
   /** What is wanted and programmed of a Service (`namespace/name`), and why an endpoint is out. */
@@ -214,6 +221,21 @@ export function startProxy(options: ProxyOptions): Proxy {
     audit(family) {
       loops.get(family)?.auditSoon();
       loop.enqueue(family);
+    },
+    async verify(family, signal) {
+      const each = loops.get(family);
+      if (each === undefined) throw new AgentError('NotFound', `the proxy does not serve ${family}`);
+      const aborted = Promise.withResolvers<never>();
+      using hooks = new DisposableStack();
+      for (const given of [signal, options.signal]) {
+        given.throwIfAborted();
+        const abort = (): void => aborted.reject(given.reason);
+        given.addEventListener('abort', abort, { once: true });
+        hooks.defer(() => given.removeEventListener('abort', abort));
+      }
+      const verified = each.verify();
+      loop.enqueue(family);
+      return await Promise.race([verified, aborted.promise]);
     },
     pending() {
       forgetPending();

@@ -1,18 +1,16 @@
-import { chmod, mkdir, rm } from 'node:fs/promises';
-import { request as httpRequest, type IncomingMessage, type ServerResponse } from 'node:http';
-import { dirname } from 'node:path';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Clock } from '../base/clock.ts';
-import { AgentError, hasCode, messageOf } from '../base/errors.ts';
+import { AgentError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import type { ReadonlyTable } from '../base/table.ts';
 import { type AgentPod, podKey } from '../model/pod.ts';
 import { containerToRead, hasContainer } from './containers.ts';
 import type { NodeView, ReadContainerLog, StreamingRuntime } from './contracts.ts';
 import type { TrailEvent } from './event-trail.ts';
-import { urlOf } from './handle.ts';
-import { createListener, type Handler, listen } from './listener.ts';
+import { answerServices, type InRules, type LocalProxy } from './local-services.ts';
+import { pathParts, serveLocalSocket } from './local-socket.ts';
 import { parseLogOptions, sinceOf } from './log-options.ts';
-import { drained, sendError, sendJson, sendText } from './reply.ts';
+import { drained, sendJson, sendText } from './reply.ts';
 
 /** What a pod is doing, as the pods room tells it. */
 export interface LocalActivity {
@@ -56,6 +54,8 @@ export interface LocalWhy extends LocalPod {
   readonly events: readonly TrailEvent[];
   /** What the node runs short of. */
   readonly pressure: readonly string[];
+  /** Services whose rules on this node send to the pod; absent where the agent programs none. */
+  readonly inRules?: readonly InRules[] | undefined;
   readonly now: number;
 }
 
@@ -78,63 +78,20 @@ export interface LocalServerOptions {
   readonly problems: () => ReadonlyMap<string, string>;
   readonly passedOver: () => ReadonlyMap<string, string>;
   readonly pressure: () => readonly string[];
+  readonly proxy: LocalProxy;
   /** Lets go of all static pods, so that they end. */
   readonly drain: () => Promise<void>;
 }
 
 /**
- * Serves the commands of the person at the keyboard on a unix socket that only root can open: status, why, logs, exec, drain. A socket that another agent
- * answers on is left to it, and undefined returned.
+ * Serves the commands of the person at the keyboard on a unix socket that only root can open: status, why, services, logs, exec, drain. A socket that another
+ * agent answers on is left to it, and undefined returned.
  */
 export async function startLocalServer(options: LocalServerOptions): Promise<AsyncDisposable | undefined> {
-  const { socket, log } = options;
-  await mkdir(dirname(socket), { recursive: true, mode: 0o755 });
-  if (await answers(socket)) {
-    log.warn({ socket }, 'another agent answers on the local socket: this one has none');
-    return undefined;
-  }
-  await rm(socket, { force: true });
-  const closing = new AbortController();
   const startedAt = options.clock.wall();
-  const handle: Handler = (request, response) => {
-    const gone = new AbortController();
-    const abort = (): void => gone.abort(new AgentError('Canceled', 'the client has gone'));
-    response.once('close', abort);
-    closing.signal.addEventListener('abort', abort, { once: true });
-    void answer(options, startedAt, request, response, gone.signal)
-      .catch((error: unknown) => {
-        if (!gone.signal.aborted) sendError(response, statusOfError(error), messageOf(error));
-      })
-      .finally(() => closing.signal.removeEventListener('abort', abort));
-  };
-  await using stack = new AsyncDisposableStack();
-  stack.defer(() => rm(socket, { force: true }));
-  await listen(stack, createListener({ clock: options.clock, log, handle }), { path: socket });
-  await chmod(socket, 0o600);
-  const kept = stack.move();
-  return {
-    async [Symbol.asyncDispose]() {
-      closing.abort();
-      await kept.disposeAsync();
-    },
-  };
-}
-
-function statusOfError(error: unknown): number {
-  if (hasCode(error, 'NotFound')) return 404;
-  return hasCode(error, 'BadRequest') ? 400 : 500;
-}
-
-/** True when somebody serves on the socket. */
-function answers(socket: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const request = httpRequest({ socketPath: socket, path: '/status', timeout: 2000 }, (response) => {
-      response.resume();
-      resolve(true);
-    });
-    request.on('timeout', () => request.destroy());
-    request.on('error', () => resolve(false));
-    request.end();
+  return await serveLocalSocket({
+    ...options,
+    answer: (request, response, signal) => answer(options, startedAt, request, response, signal),
   });
 }
 
@@ -145,13 +102,15 @@ async function answer(
   response: ServerResponse,
   signal: AbortSignal,
 ): Promise<void> {
-  const url = urlOf(request);
-  const [what, namespace = '', name = '', container = ''] = url.pathname.slice(1).split('/').map(decoded);
+  const { url, parts } = pathParts(request);
+  const [what, namespace = '', name = '', container = ''] = parts;
   switch (`${request.method} ${what}`) {
     case 'GET status':
       return sendJson(response, statusOf(options, startedAt));
     case 'GET why':
       return sendJson(response, whyOf(options, find(options, namespace, name)));
+    case 'GET services':
+      return await answerServices(options.proxy, parts.slice(1), url.searchParams.has('verify'), response, signal);
     case 'GET logs':
       return sendLog(options, find(options, namespace, name), container, url.searchParams, response, signal);
     case 'POST exec':
@@ -162,14 +121,6 @@ async function answer(
       return sendJson(response, {});
     default:
       return sendText(response, 404, `the agent does not know ${request.method} ${url.pathname}`);
-  }
-}
-
-function decoded(part: string): string {
-  try {
-    return decodeURIComponent(part);
-  } catch (error) {
-    throw new AgentError('BadRequest', `the path has a broken percent escape: ${part.slice(0, 100)}`, { cause: error });
   }
 }
 
@@ -200,7 +151,14 @@ const podKeyOf = ({ pod }: LocalPod): string => `${pod.metadata.namespace}/${pod
 
 function whyOf(options: LocalServerOptions, pod: AgentPod): LocalWhy {
   const { uid } = pod.metadata;
-  return { pod, activity: options.activity(uid), events: options.events(uid), pressure: options.pressure(), now: options.clock.wall() };
+  return {
+    pod,
+    activity: options.activity(uid),
+    events: options.events(uid),
+    pressure: options.pressure(),
+    inRules: options.proxy.view()?.inRulesOf(pod),
+    now: options.clock.wall(),
+  };
 }
 
 /** A pod by its name, or by the name it has in its manifest. Throws NotFound with the names there are. */

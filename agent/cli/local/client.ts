@@ -1,8 +1,9 @@
 import { type IncomingMessage, request } from 'node:http';
 import { systemClock } from '../../base/clock.ts';
-import { AgentError } from '../../base/errors.ts';
+import { AgentError, hasCode } from '../../base/errors.ts';
 import type { LocalStatus, LocalWhy } from '../../server/local.ts';
-import { socketToAsk } from './paths.ts';
+import type { LocalServices } from '../../server/local-services.ts';
+import { localProxySocket, socketToAsk } from './paths.ts';
 
 /** Asks the agent that answers on `socketPath`; resolves to the response as it begins. Throws AgentError Unavailable when no agent runs here, else with its words. */
 export async function askAgent(
@@ -54,6 +55,18 @@ async function json<T>(method: 'GET' | 'POST', path: string, signal: AbortSignal
 export const agent = {
   status: (signal: AbortSignal, socketPath?: string): Promise<LocalStatus> => json('GET', '/status', signal, socketPath),
   why: (pod: PodName, signal: AbortSignal): Promise<LocalWhy> => json('GET', `/why/${pathOf(pod)}`, signal),
+  /** All Services, or one; asks the proxy that runs alone where the agent programs none. Throws AgentError Refused where nobody does. */
+  services: async (service: PodName | undefined, verify: boolean, signal: AbortSignal): Promise<LocalServices> => {
+    const path = `/services${service === undefined ? '' : `/${pathOf(service)}`}${verify ? '?verify' : ''}`;
+    try {
+      return await json('GET', path, signal);
+    } catch (error) {
+      if (!hasCode(error, 'Unavailable') && !hasCode(error, 'Refused')) throw error;
+      return await json<LocalServices>('GET', path, signal, localProxySocket()).catch((second: unknown) => {
+        throw hasCode(second, 'Unavailable') ? error : second;
+      });
+    }
+  },
   /** Waits for the runtime, however long it takes. */
   exec: async (pod: PodName, container: string, query: URLSearchParams, signal: AbortSignal): Promise<{ url: string }> =>
     JSON.parse(await textOf(await askAgent('POST', `/exec/${pathOf(pod)}/${encodeURIComponent(container)}?${query}`, signal))),

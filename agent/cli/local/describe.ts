@@ -1,6 +1,7 @@
 import { ownValue } from '../../base/own.ts';
 import type { ContainerStatus } from '../../model/generated/api.ts';
 import type { LocalPod, LocalStatus, LocalWhy } from '../../server/local.ts';
+import type { InRules } from '../../server/local-services.ts';
 
 /** `850 ms`, `3.2 s`, `2m10s`, `5h3m`, `4d2h`. */
 export function formatTook(ms: number): string {
@@ -68,7 +69,7 @@ export function isStuck(local: LocalPod): boolean {
 }
 
 /** Rows as columns, two spaces apart. */
-function table(rows: readonly (readonly string[])[]): string {
+export function table(rows: readonly (readonly string[])[]): string {
   const widths = rows.reduce<number[]>((found, row) => row.map((cell, i) => Math.max(found[i] ?? 0, cell.length)), []);
   return rows
     .map((row) =>
@@ -226,6 +227,8 @@ export function describeWhy(why: LocalWhy): string {
     ]);
     lines.push('', 'Steps:', table(rows));
   }
+  if (why.inRules !== undefined && (why.inRules.length > 0 || isReady(why)))
+    lines.push('', 'Services:', ...inRulesLines(why.inRules, now).map((line) => `  ${line}`));
   if (events.length > 0) {
     const rows = events.map((e) => [
       `  ${clockTime(e.at)}`,
@@ -237,6 +240,17 @@ export function describeWhy(why: LocalWhy): string {
   }
   lines.push(...hints(why));
   return `${lines.join('\n')}\n`;
+}
+
+/** When this node's rules began to send to a pod. */
+function inRulesLines(inRules: readonly InRules[], now: number): string[] {
+  if (inRules.length === 0) return ['in the rules of none'];
+  return inRules.map(({ service, sinceMs, readyMs }) => {
+    const words = `in the rules of ${service.replace(/^default\//, '')}`;
+    if (readyMs === undefined) return `${words} for ${formatTook(now - sinceMs)} at least`;
+    if (sinceMs < readyMs) return `${words} since before it was Ready`;
+    return `${words} since ${formatTook(sinceMs - readyMs)} after Ready`;
+  });
 }
 
 function nothing({ status }: LocalPod['pod']): string {

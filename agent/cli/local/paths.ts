@@ -5,6 +5,11 @@ export function localSocket(): string {
   return process.env.KEELSON_SOCKET ?? '/run/keelson/keelson.sock';
 }
 
+/** The socket on which a `keelson proxy` answers; a node's agent answers for its own proxy. */
+export function localProxySocket(): string {
+  return process.env.KEELSON_PROXY_SOCKET ?? '/run/keelson/proxy.sock';
+}
+
 /** The cluster of the test bed that `keelson up --cluster` starts: its places are the test bed's (test/testbed/record.ts). */
 export const localCluster = {
   name: 'up',

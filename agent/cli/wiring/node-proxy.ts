@@ -8,12 +8,14 @@ import { createEventRecorder } from '../../drivers/kube/events.ts';
 import { loadKubeconfig } from '../../drivers/kube/kubeconfig.ts';
 import type { Node, Pod } from '../../model/generated/api.ts';
 import type { PodSpecRow } from '../../pods/worker.ts';
+import type { LocalProxy, ProxyView } from '../../server/local-services.ts';
 import { openProxy } from './proxy.ts';
 import { openBackends, removeRules, servedFamilies } from './proxy-backends.ts';
 import { initProxy, proxyUserAgent } from './proxy-daemon.ts';
 import { createProxyMetrics } from './proxy-metrics.ts';
 import { startProxyServers } from './proxy-servers.ts';
 import { startProxyTurns } from './proxy-turns.ts';
+import { createProxyView } from './proxy-view.ts';
 
 export interface NodeProxyOptions {
   readonly settings: ProxySettings;
@@ -25,13 +27,20 @@ export interface NodeProxyOptions {
   readonly nodes: ReadonlyTable<Node>;
   /** What the API and static files want to run here. */
   readonly specs: ReadonlyTable<PodSpecRow>;
+  /** When a pod became Ready, wall ms, by UID. */
+  readonly readyMs: (podUid: string) => number | undefined;
   readonly clock: Clock;
   readonly log: Log;
   readonly signal: AbortSignal;
 }
 
+export interface NodeProxy extends LocalProxy, AsyncDisposable {}
+
+/** For a node whose Services are not this daemon's business. */
+export const noProxy = (why: string): LocalProxy => ({ view: () => undefined, whyOff: () => why });
+
 /** Runs until it is disposed of; the rules stay. Throws AgentError for a mode or a kubeconfig that cannot be used. */
-export async function startNodeProxy(options: NodeProxyOptions): Promise<AsyncDisposable> {
+export async function startNodeProxy(options: NodeProxyOptions): Promise<NodeProxy> {
   const { settings, nodeName, nodes, specs, clock, signal } = options;
   const { config } = settings;
   const log = options.log.child({ part: 'proxy' });
@@ -49,6 +58,8 @@ export async function startNodeProxy(options: NodeProxyOptions): Promise<AsyncDi
   // A mode that is not there is told now, and not when the first Service comes.
   await openBackends(opening, families)[Symbol.asyncDispose]();
   await initProxy(config, log);
+  let view: ProxyView | undefined;
+  let whyOff = 'it has just started';
 
   /** The ports are held only while it runs: a kube-proxy listens on the same. */
   async function start(): Promise<AsyncDisposable> {
@@ -67,6 +78,10 @@ export async function startNodeProxy(options: NodeProxyOptions): Promise<AsyncDi
         signal,
       }),
     );
+    view = createProxyView({ ...running, readyMs: options.readyMs });
+    opened.defer(() => {
+      view = undefined;
+    });
     opened.use(
       startProxyServers({
         config,
@@ -85,6 +100,7 @@ export async function startNodeProxy(options: NodeProxyOptions): Promise<AsyncDi
 
   function leave({ metadata }: Pod): void {
     const name = `${metadata?.namespace}/${metadata?.name}`;
+    whyOff = `they are left to the kube-proxy of pod ${name}`;
     const message = `Services of this node are left to the kube-proxy of pod ${name}. Keep it off this node, or start keelson with --no-proxy.`;
     log.warn({ pod: name }, 'Services are left to a kube-proxy');
     recorder.event(nodeReference, 'Warning', 'KubeProxyPresent', message);
@@ -103,5 +119,6 @@ export async function startNodeProxy(options: NodeProxyOptions): Promise<AsyncDi
       signal,
     }),
   );
-  return stack.move();
+  const kept = stack.move();
+  return { view: () => view, whyOff: () => whyOff, [Symbol.asyncDispose]: () => kept.disposeAsync() };
 }

@@ -63,6 +63,7 @@ import { startResources } from '../../resources/worker.ts';
 import { createEventTrail } from '../../server/event-trail.ts';
 import type { HealthCheck } from '../../server/healthz.ts';
 import { startLocalServer } from '../../server/local.ts';
+import type { LocalProxy } from '../../server/local-services.ts';
 import { metricsContentType } from '../../server/metrics.ts';
 import { startServer } from '../../server/server.ts';
 import { startVolumes } from '../../volumes/worker.ts';
@@ -78,11 +79,12 @@ import { createNodeImages } from './images.ts';
 import { createLastWords } from './last-words.ts';
 import { accountsSwap, cgroupDriverOf, cgroupV1Message, checkMachine, runtimeNameOf, tmpfsRefusesSwap } from './machine.ts';
 import { createNodeMetrics } from './metrics.ts';
-import { startNodeProxy } from './node-proxy.ts';
+import { noProxy, startNodeProxy } from './node-proxy.ts';
 import { createNodeView } from './node-view.ts';
 import { openNodeOom } from './oom.ts';
 import { createPodApply } from './pod-apply.ts';
 import { createPodObjects } from './pod-objects.ts';
+import { watchReadyTimes } from './ready-times.ts';
 import { openResolvConf } from './resolv-conf.ts';
 import { createResourcePage } from './resource-metrics.ts';
 import { serverSettings } from './settings.ts';
@@ -654,8 +656,10 @@ async function runParts(given: Config, proxy: ProxySettings | undefined, log: Lo
     );
   }
 
+  const readyTimes = stack.use(watchReadyTimes(pods.statuses, clock.wall));
+  let localProxy: LocalProxy = noProxy(cluster === undefined ? 'it runs without a cluster' : 'it was started with --no-proxy');
   if (cluster !== undefined && proxy !== undefined)
-    stack.use(
+    localProxy = stack.use(
       await startNodeProxy({
         settings: proxy,
         kubeconfig: config.proxyKubeconfig,
@@ -663,6 +667,7 @@ async function runParts(given: Config, proxy: ProxySettings | undefined, log: Lo
         client: cluster.client,
         nodes: cluster.nodes,
         specs,
+        readyMs: readyTimes.of,
         clock,
         log,
         signal,
@@ -687,6 +692,7 @@ async function runParts(given: Config, proxy: ProxySettings | undefined, log: Lo
     problems: () => staticSources.problems(),
     passedOver: () => staticSources.passedOver(),
     pressure,
+    proxy: localProxy,
     drain: () => staticSources.drain(),
   });
   if (local !== undefined) stack.use(local);

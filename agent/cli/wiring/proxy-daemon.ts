@@ -16,10 +16,14 @@ import { hostName } from '../../drivers/proc/machine.ts';
 import { writeSysctl } from '../../drivers/proc/sysctl.ts';
 import type { Node } from '../../model/generated/api.ts';
 import { kubernetesVersion } from '../../model/kubernetes-version.ts';
-import { openProxy } from './proxy.ts';
+import { answerServices } from '../../server/local-services.ts';
+import { pathParts, serveLocalSocket } from '../../server/local-socket.ts';
+import { localProxySocket } from '../local/paths.ts';
+import { openProxy, type RunningProxy } from './proxy.ts';
 import { openBackends, removeRules, servedFamilies } from './proxy-backends.ts';
 import { createProxyMetrics } from './proxy-metrics.ts';
 import { startProxyServers } from './proxy-servers.ts';
+import { createProxyView } from './proxy-view.ts';
 
 const clock = systemClock;
 export const proxyUserAgent = `keelson/0.1.0 kube-proxy/${kubernetesVersion}`;
@@ -61,7 +65,7 @@ export async function runProxy({ config, master }: ProxySettings, log: Log, sign
   );
   const families = await servedFamilies();
   const metrics = createProxyMetrics(config.mode, families, clock);
-  let running: Awaited<ReturnType<typeof openProxy>> | undefined;
+  let running: RunningProxy | undefined;
   const servers = stack.use(
     startProxyServers({
       config,
@@ -93,7 +97,31 @@ export async function runProxy({ config, master }: ProxySettings, log: Log, sign
     }),
   );
   recorder.event(nodeReference, 'Normal', 'Starting', '');
+  await answerCommands(running, log, stack);
   await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
+}
+
+/** Answers `keelson services`. What keeps the socket from being made is told, and the proxy runs on. */
+async function answerCommands(running: RunningProxy, log: Log, stack: AsyncDisposableStack): Promise<void> {
+  const view = createProxyView({ ...running, readyMs: () => undefined });
+  const proxy = { view: () => view, whyOff: () => '' };
+  const socket = localProxySocket();
+  try {
+    const server = await serveLocalSocket({
+      socket,
+      clock,
+      log,
+      async answer(request, response, signal) {
+        const { url, parts } = pathParts(request);
+        if (request.method !== 'GET' || parts[0] !== 'services')
+          throw new AgentError('NotFound', `keelson proxy knows nothing of ${request.method} ${url.pathname}`);
+        await answerServices(proxy, parts.slice(1), url.searchParams.has('verify'), response, signal);
+      },
+    });
+    if (server !== undefined) stack.use(server);
+  } catch (error) {
+    log.warn({ socket, err: messageOf(error) }, 'keelson services will not find this proxy');
+  }
 }
 
 /** Removes the rules of any proxy of ours and resolves to the exit code. */

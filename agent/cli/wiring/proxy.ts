@@ -43,6 +43,8 @@ export interface ProxyWiring {
 
 export interface RunningProxy extends AsyncDisposable {
   readonly proxy: ServiceProxy;
+  /** What is proxied, by `namespace/name`. */
+  readonly services: ReadonlyTable<ServiceRow>;
   health(): ProxierHealth;
 }
 
@@ -133,7 +135,7 @@ export async function openProxy(options: ProxyWiring): Promise<RunningProxy> {
   const follow = (): void => loop.enqueue('node');
   for (const table of [options.nodes, serviceCidrs, proxy.healthChecks]) stack.use(table.subscribe(follow));
   const kept = stack.move();
-  return { proxy, health, [Symbol.asyncDispose]: () => kept.disposeAsync() };
+  return { proxy, services, health, [Symbol.asyncDispose]: () => kept.disposeAsync() };
 }
 
 interface Watched {

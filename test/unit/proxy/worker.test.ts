@@ -1,81 +1,12 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
-import { silentLog } from '../../../agent/base/log.ts';
-import { Table } from '../../../agent/base/table.ts';
-import type { Endpoint, EndpointSlice, Service } from '../../../agent/model/generated/api.ts';
-import type { ProxyEvent } from '../../../proxy/events.ts';
+import type { Endpoint } from '../../../agent/model/generated/api.ts';
 import { mergeEndpoints } from '../../../proxy/model/endpoints.ts';
 import { planService } from '../../../proxy/model/plan.ts';
-import { type ServiceRow, serviceRow } from '../../../proxy/model/service-row.ts';
-import { type SliceRow, sliceRow } from '../../../proxy/model/slice-row.ts';
-import { startProxy } from '../../../proxy/worker.ts';
-import { type FakeBackend, fakeBackend } from '../../fakes/proxy-backend.ts';
+import { fakeBackend } from '../../fakes/proxy-backend.ts';
+import { house, node, wall } from '../../fakes/running-proxy.ts';
 import { anEndpoint, aService, aSlice } from '../../fakes/services.ts';
-import { manualClock } from '../identity/manual-clock.ts';
-
-const wall = Date.UTC(2026, 0, 2);
-const node = { name: 'node', zone: 'z1', addresses: { ip: '172.30.0.2' } };
-const settings = {
-  detectLocal: { kind: 'none' },
-  masqueradeAll: false,
-  masqueradeBit: 14,
-  nodePorts: { kind: 'all', localhost: false },
-  serviceCidrs: [],
-} as const;
-
-/** A running proxy with one fake backend, and the tables that feed it. */
-function house(backend: FakeBackend = fakeBackend()) {
-  const clock = manualClock(wall);
-  const stop = new AbortController();
-  const services = new Table<ServiceRow>('services');
-  const slices = new Table<SliceRow>('slices');
-  const events: ProxyEvent[] = [];
-  const latencies: number[] = [];
-  const outcomes: string[] = [];
-  const proxy = startProxy({
-    clock,
-    log: silentLog,
-    signal: stop.signal,
-    services,
-    slices,
-    node,
-    backends: [backend],
-    settings: { ip: settings, ip6: settings },
-    syncPeriodMs: 30_000,
-    fullAuditMs: 3_600_000,
-    observer: {
-      event: (event) => void events.push(event),
-      changed: () => undefined,
-      transaction: (_family, { outcome, changes }) => void outcomes.push(`${outcome} ${changes}`),
-      committed: () => undefined,
-      programmingLatency: (_family, ms) => void latencies.push(ms),
-    },
-  });
-  return {
-    ...{ proxy, backend, clock, services, slices, events, latencies, outcomes },
-    service: (service: Service) => {
-      const row = serviceRow(service) ?? assert.fail('not proxied');
-      services.set(row.key, row);
-    },
-    slice: (slice: EndpointSlice) => {
-      const row = sliceRow(slice) ?? assert.fail('not proxied');
-      slices.set(row.key, row);
-    },
-    synced: async () => {
-      services.markSynced();
-      slices.markSynced();
-      await clock.advance(0);
-    },
-    /** What a Service sends to, by the last numbers of addresses; undefined: the kernel has nothing. */
-    endpoints: (key: string) =>
-      backend.kernel
-        .get(key)
-        ?.cluster?.endpoints.map((each) => each.address.ip.split('.')[3])
-        .join(),
-    events,
-  };
-}
 
 const webKey = 'ip|10.96.0.1|tcp|80';
 const named = (name: string, ip: string) => aService({ name, spec: { clusterIP: ip } });
@@ -329,6 +260,35 @@ describe('the proxy', () => {
     h.proxy.audit('ip');
     await h.clock.advance(0);
     assert.equal(h.backend.calls.at(-1), 'audit everything');
+  });
+
+  test('asked whether the rules are whole: what is wanted comes first, then all is read back, and what is lacking is made anew', async () => {
+    const h = house();
+    h.service(aService());
+    const early = h.proxy.verify('ip', new AbortController().signal);
+    await h.synced();
+    assert.equal(await early, true);
+    assert.deepEqual(h.backend.calls, ['open', 'apply 10.96.0.1', 'complete', 'audit everything']);
+    h.backend.intact = false;
+    h.backend.kernel.clear();
+    const late = h.proxy.verify('ip', new AbortController().signal);
+    await h.clock.advance(0);
+    assert.equal(await late, false);
+    assert.deepEqual(h.backend.calls.slice(-3), ['open', 'apply 10.96.0.1', 'complete']);
+    await assert.rejects(h.proxy.verify('ip6', new AbortController().signal), { code: 'NotFound' });
+  });
+
+  test('asked whether the rules are whole, a backend that fails is told, and nobody waits for longer than they want to', async () => {
+    const h = house();
+    const gone = new AbortController();
+    const left = assert.rejects(h.proxy.verify('ip', gone.signal), /gone/);
+    gone.abort(new Error('gone'));
+    await left;
+    h.service(aService());
+    h.backend.failures.push('crash');
+    const failed = assert.rejects(h.proxy.verify('ip', new AbortController().signal), { code: 'Crashed' });
+    await h.synced();
+    await failed;
   });
 
   test('another zone concerns Services with hints alone', async () => {

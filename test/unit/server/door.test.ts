@@ -184,6 +184,7 @@ test('the fuzz of the ports: nothing that a client sends ends the agent', { time
     problems: () => new Map(),
     passedOver: () => new Map(),
     pressure: () => [],
+    proxy: { view: () => undefined, whyOff: () => 'none is here' },
     drain: async () => undefined,
   });
   const tls = { host: '127.0.0.1', port: s.server.port, rejectUnauthorized: false, allowHalfOpen: true };
