@@ -1,10 +1,15 @@
 // The contract of the proxy by real packets, on the kernel of this machine, in namespaces of its own.
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { after, before, describe, test } from 'node:test';
 import { systemClock } from '../../agent/base/clock.ts';
+import type { Backend } from '../../proxy/backends/backend.ts';
+import { createIptables, type Variant } from '../../proxy/backends/iptables/iptables.ts';
+import { createIptablesBackend } from '../../proxy/backends/iptables/worker.ts';
 import { createNft } from '../../proxy/backends/nftables/nft.ts';
 import { createNftables } from '../../proxy/backends/nftables/worker.ts';
-import { type Client, type Contract, contracts, type Probe, servers } from './contract.ts';
+import type { Family } from '../../proxy/model/address.ts';
+import { type Client, contracts, type Probe, servers } from './contract.ts';
 import { drive } from './drive.ts';
 import { addresses, createNetwork, type Network, networkFiles, type Place } from './network.ts';
 
@@ -47,32 +52,67 @@ async function reached({ from, to, protocol = 'tcp' }: Probe): Promise<{ is: str
 
 const nodeAddresses = new Set(['172.30.0.2', '10.244.1.1', '127.0.0.1', 'fd30::2']);
 
-const nftablesOn = (family: Contract['family'] = 'ip') =>
+const nftablesOn = (family: Family): Backend =>
   createNftables(
     family,
     createNft(family, { clock: systemClock, command: [...network.inside('node'), 'nft'], files: networkFiles(network) }),
     () => performance.now(),
   );
 
-describe('nftables, by packets', () => {
-  before(async () => {
-    network = await createNetwork();
-    await serve();
-  });
-  after(async () => await network[Symbol.asyncDispose]());
+const iptablesOn =
+  (variant: Variant) =>
+  (family: Family): Backend => {
+    const prefix = network.inside('node');
+    return createIptablesBackend(family, createIptables(family, { clock: systemClock, prefix, files: networkFiles(network), variant }), 0);
+  };
 
-  for (const [name, contract] of Object.entries(contracts))
-    test(name, async () => {
-      network.run('node', 'nft', 'flush', 'ruleset');
-      await using driven = await drive(nftablesOn(contract.family), contract);
-      for (const probe of contract.probes) {
-        const { is, slowest } = await reached(probe);
-        assert.equal(is, probe.is, `${probe.from} → ${probe.to}`);
-        if (probe.is === 'refused') assert.ok(slowest < 300, `${probe.from} → ${probe.to}: refused after ${slowest} ms`);
-      }
-      assert.deepEqual(
-        driven.events.filter(({ reason }) => reason !== 'FrontendConflict'),
-        [],
-      );
+function hasLegacy(): boolean {
+  try {
+    execFileSync('unshare', ['--net', 'iptables-legacy', '-t', 'nat', '-S'], { stdio: 'ignore' });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+const backends: Record<string, (family: Family) => Backend> = {
+  nftables: nftablesOn,
+  'iptables, nft': iptablesOn('nft'),
+  ...(hasLegacy() && { 'iptables, legacy': iptablesOn('legacy') }),
+};
+
+for (const [backend, createOn] of Object.entries(backends))
+  describe(`${backend}, by packets`, () => {
+    before(async () => {
+      network = await createNetwork();
+      await serve();
     });
-});
+    after(async () => await network[Symbol.asyncDispose]());
+
+    for (const [name, contract] of Object.entries(contracts)) {
+      if (contract.only !== undefined && !backend.startsWith(contract.only)) continue;
+      test(name, async () => {
+        flush();
+        await using driven = await drive(createOn(contract.family ?? 'ip'), contract);
+        for (const probe of contract.probes) {
+          const { is, slowest } = await reached(probe);
+          assert.equal(is, probe.is, `${probe.from} → ${probe.to}`);
+          if (probe.is === 'refused') assert.ok(slowest < 300, `${probe.from} → ${probe.to}: refused after ${slowest} ms`);
+        }
+        assert.deepEqual(
+          driven.events.filter(({ reason }) => reason !== 'FrontendConflict'),
+          [],
+        );
+      });
+    }
+  });
+
+/** Every test begins with an empty kernel. */
+function flush(): void {
+  network.run('node', 'nft', 'flush', 'ruleset');
+  if (!hasLegacyRules()) return;
+  for (const tables of ['iptables-legacy', 'ip6tables-legacy'])
+    for (const table of ['nat', 'filter', 'mangle']) network.run('node', 'sh', '-c', `${tables} -t ${table} -F; ${tables} -t ${table} -X`);
+}
+
+const hasLegacyRules = (): boolean => network.run('node', 'cat', '/proc/net/ip_tables_names').trim() !== '';

@@ -27,6 +27,8 @@ export interface Contract {
   readonly masqueradeAll?: boolean;
   readonly serviceCidrs?: readonly string[];
   readonly family?: Family;
+  /** What this backend alone does: iptables mode does no more than upstream's here. */
+  readonly only?: 'nftables';
   readonly probes: readonly Probe[];
 }
 
@@ -116,6 +118,7 @@ export const contracts: Record<string, Contract> = {
     ],
   },
   'another port of a cluster IP: refused': {
+    only: 'nftables',
     objects: [aService(), slice(on('a'))],
     probes: [
       { from: 'pod-a', to: '10.96.0.1:81', is: 'refused' },
@@ -123,6 +126,7 @@ export const contracts: Record<string, Contract> = {
     ],
   },
   'an address of the Service range that no Service has: dropped': {
+    only: 'nftables',
     objects: [aService(), slice(on('a'))],
     serviceCidrs: ['10.96.0.0/16'],
     probes: [
@@ -268,7 +272,15 @@ export const contracts: Record<string, Contract> = {
       { from: 'node', to: '[fd96::1]:80', is: 'a* far*' },
       { from: 'outside', to: '[2001:db8::9]:80', is: 'a* far*' },
       { from: 'outside', to: '[fd30::2]:30080', is: 'a* far*' },
-      { from: 'pod-b', to: '[fd96::1]:81', is: 'refused' },
     ],
+  },
+  'IPv6: another port of a cluster IP: refused': {
+    only: 'nftables',
+    objects: [
+      aService({ spec: { clusterIP: 'fd96::1', ipFamilies: ['IPv6'] }, ports: [webPort] }),
+      aSlice([on6('a')], { addressType: 'IPv6' }),
+    ],
+    family: 'ip6',
+    probes: [{ from: 'pod-b', to: '[fd96::1]:81', is: 'refused' }],
   },
 };

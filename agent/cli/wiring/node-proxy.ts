@@ -10,7 +10,7 @@ import type { Node, Pod } from '../../model/generated/api.ts';
 import type { PodSpecRow } from '../../pods/worker.ts';
 import type { LocalProxy, ProxyView } from '../../server/local-services.ts';
 import { openProxy } from './proxy.ts';
-import { openBackends, removeRules, servedFamilies } from './proxy-backends.ts';
+import { handOver, openBackends, servedFamilies } from './proxy-backends.ts';
 import { initProxy, proxyUserAgent } from './proxy-daemon.ts';
 import { createProxyMetrics } from './proxy-metrics.ts';
 import { startProxyServers } from './proxy-servers.ts';
@@ -54,7 +54,7 @@ export async function startNodeProxy(options: NodeProxyOptions): Promise<NodePro
   const nodeReference = { kind: 'Node', name: nodeName, uid: nodeName };
   const families = await servedFamilies();
   const metrics = createProxyMetrics(config.mode, families, clock);
-  const opening = { mode: config.mode, clock, log, forgotten: metrics.forgotten };
+  const opening = { mode: config.mode, minSyncPeriod: config.minSyncPeriod, clock, log, forgotten: metrics.forgotten };
   // A mode that is not there is told now, and not when the first Service comes.
   await openBackends(opening, families)[Symbol.asyncDispose]();
   await initProxy(config, log);
@@ -112,7 +112,7 @@ export async function startNodeProxy(options: NodeProxyOptions): Promise<NodePro
       nodes,
       specs,
       start,
-      removeRules: (bounded) => removeRules(clock, bounded),
+      removeRules: (bounded) => handOver(clock, bounded),
       leave,
       clock,
       log,

@@ -88,7 +88,10 @@ export async function runProxy({ config, master }: ProxySettings, log: Log, sign
       nodeName,
       client,
       nodes,
-      backends: openBackends({ mode: config.mode, clock, log, forgotten: metrics.forgotten }, families),
+      backends: openBackends(
+        { mode: config.mode, minSyncPeriod: config.minSyncPeriod, clock, log, forgotten: metrics.forgotten },
+        families,
+      ),
       metrics,
       event: (about, type, reason, message) => recorder.event(about, type, reason, message),
       clock,

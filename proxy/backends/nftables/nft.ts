@@ -6,12 +6,13 @@ import { AgentError, hasCode, messageOf } from '../../../agent/base/errors.ts';
 import { type Log, silentLog } from '../../../agent/base/log.ts';
 import type { Family } from '../../model/address.ts';
 import { batchRefused } from '../backend.ts';
+import { collect, firstLine } from '../collect.ts';
 import { type NetworkFiles, ownNetwork, routeLoopbackTo } from '../localnet.ts';
 import { batchCommands, layoutText, setText } from './batch.ts';
 import { isOurTable, tableName } from './layout.ts';
 import { type Listing, parseListing } from './listing.ts';
 import type { Netfilter } from './netfilter.ts';
-import { collect, firstLine, type Interactive, residentBytes, startInteractive } from './process.ts';
+import { type Interactive, nftTool, residentBytes, startInteractive } from './process.ts';
 
 /**
  * Errors besides `BatchRefused`: `NftMissing`, `NftCrashed`, `NftFailed` and `DeadlineExceeded`.
@@ -113,7 +114,7 @@ function createRunner({ clock, command = ['nft'] }: NftOptions): Runner {
   }
 
   async function load(text: string, signal: AbortSignal): Promise<void> {
-    const { code, stderr } = await spawned(signal, (bounded) => collect(command, ['-f', '-'], text, bounded));
+    const { code, stderr } = await spawned(signal, (bounded) => collect(nftTool, command, { args: ['-f', '-'], input: text }, bounded));
     if (code !== 0) throw refusal(stderr);
   }
 
@@ -141,7 +142,7 @@ function createRunner({ clock, command = ['nft'] }: NftOptions): Runner {
       }
     },
     async list(args, signal) {
-      const { code, stdout, stderr } = await spawned(signal, (bounded) => collect(command, args, '', bounded));
+      const { code, stdout, stderr } = await spawned(signal, (bounded) => collect(nftTool, command, { args }, bounded));
       if (code === 0) return stdout;
       if (/No such file or directory/.test(stderr)) return undefined;
       throw new AgentError('NftFailed', `nft ${args.join(' ')}: ${firstLine(stderr)}`);
