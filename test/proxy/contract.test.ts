@@ -1,6 +1,5 @@
 // The contract of the proxy by real packets, on the kernel of this machine, in namespaces of its own.
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
 import { after, before, describe, test } from 'node:test';
 import { systemClock } from '../../agent/base/clock.ts';
 import type { Backend } from '../../proxy/backends/backend.ts';
@@ -11,6 +10,7 @@ import { createNftables } from '../../proxy/backends/nftables/worker.ts';
 import type { Family } from '../../proxy/model/address.ts';
 import { type Client, contracts, type Probe, servers } from './contract.ts';
 import { drive } from './drive.ts';
+import { hasLegacy, resetNode } from './iptables.ts';
 import { addresses, createNetwork, type Network, networkFiles, type Place } from './network.ts';
 
 const places: Record<Client, Place> = { node: 'node', 'pod-a': 'pod-a', 'pod-b': 'pod-b', outside: 'outside', guest: 'outside' };
@@ -66,15 +66,6 @@ const iptablesOn =
     return createIptablesBackend(family, createIptables(family, { clock: systemClock, prefix, files: networkFiles(network), variant }), 0);
   };
 
-function hasLegacy(): boolean {
-  try {
-    execFileSync('unshare', ['--net', 'iptables-legacy', '-t', 'nat', '-S'], { stdio: 'ignore' });
-    return true;
-  } catch {
-    return false;
-  }
-}
-
 const backends: Record<string, (family: Family) => Backend> = {
   nftables: nftablesOn,
   'iptables, nft': iptablesOn('nft'),
@@ -92,7 +83,7 @@ for (const [backend, createOn] of Object.entries(backends))
     for (const [name, contract] of Object.entries(contracts)) {
       if (contract.only !== undefined && !backend.startsWith(contract.only)) continue;
       test(name, async () => {
-        flush();
+        resetNode(network);
         await using driven = await drive(createOn(contract.family ?? 'ip'), contract);
         for (const probe of contract.probes) {
           const { is, slowest } = await reached(probe);
@@ -106,13 +97,3 @@ for (const [backend, createOn] of Object.entries(backends))
       });
     }
   });
-
-/** Every test begins with an empty kernel. */
-function flush(): void {
-  network.run('node', 'nft', 'flush', 'ruleset');
-  if (!hasLegacyRules()) return;
-  for (const tables of ['iptables-legacy', 'ip6tables-legacy'])
-    for (const table of ['nat', 'filter', 'mangle']) network.run('node', 'sh', '-c', `${tables} -t ${table} -F; ${tables} -t ${table} -X`);
-}
-
-const hasLegacyRules = (): boolean => network.run('node', 'cat', '/proc/net/ip_tables_names').trim() !== '';

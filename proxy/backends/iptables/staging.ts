@@ -139,18 +139,23 @@ function stageGroup(
   return { chains, gone };
 }
 
-/** Chains that nobody wants and rules that no frontend has: what earlier runs and others left. */
+/** Rules in shared chains that no frontend has: somebody put them there, and they may stop all that comes after. */
+export function stageStrays(committed: Committed): Staged {
+  const lines = createLines();
+  for (const stray of committed.strays) lines.deleteShared(stray, stray.split(' ').slice(2).join(' '));
+  return { lines: lines.all(), commit: () => committed.strays.clear() };
+}
+
+/** Chains that nobody wants: what earlier runs left. */
 export function stageLeftovers(committed: Committed): Staged {
   const wanted = new Set([...committed.owned.values()].flatMap((ids) => [...ids]));
   const gone = [...committed.chains.keys()].filter((id) => !wanted.has(id));
   const lines = createLines();
   for (const id of gone) lines.drop(id);
-  for (const stray of committed.strays) lines.deleteShared(stray, stray.split(' ').slice(2).join(' '));
   return {
     lines: lines.all(),
     commit() {
       for (const id of gone) committed.chains.delete(id);
-      committed.strays.clear();
     },
   };
 }

@@ -6,7 +6,7 @@ import type { Iptables } from './iptables.ts';
 import type { Listing } from './listing.ts';
 import { canary, isServiceChain } from './names.ts';
 import { canonical } from './rule.ts';
-import { adopt, type Committed, restoration, type Staged, sameState, stage, stageLeftovers } from './staging.ts';
+import { adopt, type Committed, restoration, type Staged, sameState, stage, stageLeftovers, stageStrays } from './staging.ts';
 import { removals, repairs, restoreText, type Structure, structureOf } from './structure.ts';
 
 /**
@@ -102,6 +102,7 @@ export function createIptablesBackend(family: Family, iptables: Iptables, legacy
       const found = await everything(signal);
       await define(given, found, signal);
       committed = adopt(family, found);
+      await restore(stageStrays(committed), signal);
       return new Set(committed.shared.keys());
     },
     apply,
