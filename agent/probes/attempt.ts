@@ -3,6 +3,7 @@ import { Client, credentials } from '@grpc/grpc-js';
 import type { ExecSyncRequest, ExecSyncResponse } from '../../cri-protos/generated/cri.ts';
 import type { Clock } from '../base/clock.ts';
 import { hasCode, messageOf } from '../base/errors.ts';
+import { grpcSockets } from '../base/grpc-sockets.ts';
 import { grpcCodeName, grpcStatusText } from '../base/grpc-status.ts';
 import { dialErrorText, isConnectionRefused, joinHostPort } from '../base/net-errors.ts';
 
@@ -86,7 +87,8 @@ export async function grpcAttempt(
 ): Promise<Attempt> {
   const failure = (message: string): Attempt => ({ kind: 'failure', message });
   const address = joinHostPort(host, port);
-  const client = new Client(address, credentials.createInsecure(), {
+  using sockets = grpcSockets(credentials.createInsecure());
+  const client = new Client(address, sockets.credentials, {
     'grpc.primary_user_agent': userAgent,
     'grpc.enable_http_proxy': 0,
     'grpc.use_local_subchannel_pool': 1,

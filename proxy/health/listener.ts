@@ -79,7 +79,14 @@ function listen({ host, port, handle, log, name }: ListenerOptions): Promise<Ser
       request.on('error', (error) => log.debug({ listener: name, err: messageOf(error) }, 'request failed'));
       response.on('error', (error) => log.debug({ listener: name, err: messageOf(error) }, 'response failed'));
       request.resume();
-      handle(request, response);
+      try {
+        handle(request, response);
+      } catch (error) {
+        // Thrown in an event it would end the process.
+        log.error({ listener: name, path: request.url, err: messageOf(error) }, 'request failed');
+        if (!response.headersSent) response.writeHead(500);
+        response.end();
+      }
     });
     server.on('clientError', (error, socket) => {
       log.debug({ listener: name, err: messageOf(error) }, 'bad request');

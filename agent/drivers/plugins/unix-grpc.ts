@@ -1,6 +1,7 @@
 import { Client, credentials } from '@grpc/grpc-js';
 import type { Clock } from '../../base/clock.ts';
 import { AgentError, messageOf } from '../../base/errors.ts';
+import { grpcSockets } from '../../base/grpc-sockets.ts';
 import { callUnary, readStream, type UnderWay } from '../grpc/call.ts';
 import type { Method } from '../grpc/contract.ts';
 import { abortedCall, translateGrpcError } from '../grpc/errors.ts';
@@ -25,7 +26,8 @@ const longestDialMs = 15_000;
 
 /** Connects to a unix socket; rejects when nobody has answered by the time the signal aborts. */
 export async function connectUnix(path: string, clock: Clock, signal: AbortSignal): Promise<UnixClient> {
-  const client = new Client(`unix:${path}`, credentials.createInsecure(), channelOptions);
+  const sockets = grpcSockets(credentials.createInsecure());
+  const client = new Client(`unix:${path}`, sockets.credentials, channelOptions);
   const close = (): void => client.close();
   signal.addEventListener('abort', close, { once: true });
   try {
@@ -42,6 +44,7 @@ export async function connectUnix(path: string, clock: Clock, signal: AbortSigna
     });
   } catch (error) {
     client.close();
+    sockets[Symbol.dispose]();
     throw error;
   } finally {
     signal.removeEventListener('abort', close);

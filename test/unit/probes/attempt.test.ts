@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { createServer, type RequestListener } from 'node:http';
 import { createSecureServer } from 'node:http2';
 import { createServer as createHttpsServer } from 'node:https';
-import { type AddressInfo, createServer as createTcpServer, type Server } from 'node:net';
+import { type AddressInfo, createServer as createTcpServer, type Server, type Socket } from 'node:net';
 import { test } from 'node:test';
 import type { TLSSocket } from 'node:tls';
 import * as grpc from '@grpc/grpc-js';
@@ -249,6 +249,19 @@ test('exec', async () => {
     return {};
   });
   assert.deepEqual(asked, { container_id: 'id', cmd: ['cat', '/x'], timeout: 2 });
+});
+
+test('grpc: a server that takes connections and never speaks is left with none of ours', async () => {
+  const open = new Set<Socket>();
+  const server = createTcpServer((socket) => {
+    open.add(socket.resume().on('error', () => undefined));
+    socket.on('close', () => open.delete(socket));
+  });
+  await using listener = await listening(server);
+  const attempts = Array.from({ length: 5 }, () => grpcAttempt('127.0.0.1', listener.port, '', 300, 'kube-probe/1.36', systemClock, never));
+  for (const { kind } of await Promise.all(attempts)) assert.equal(kind, 'failure');
+  const deadline = AbortSignal.timeout(10_000);
+  while (open.size > 0) await systemClock.sleep(5, deadline);
 });
 
 test('grpc: the health protocol', async () => {

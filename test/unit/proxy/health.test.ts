@@ -177,6 +177,16 @@ describe('listener', () => {
     assert.equal((await fetch(`http://127.0.0.1:${port}/`)).status, 200);
   });
 
+  test('a page that cannot be made is told by its status, and ends nothing', async () => {
+    const port = await freePort();
+    const handle = (): void => {
+      throw new Error('no');
+    };
+    await using listener = startListener({ name: 'x', host: '127.0.0.1', port, handle, clock: systemClock, log: silentLog });
+    assert.equal(await listener.firstTry, undefined);
+    assert.equal((await fetch(`http://127.0.0.1:${port}/`)).status, 500);
+  });
+
   test('one that is disposed of while it binds its port ends, and lets go of the port', async () => {
     const port = await freePort();
     const start = () => startListener({ name: 'x', host: '127.0.0.1', port, handle: () => undefined, clock: systemClock, log: silentLog });
