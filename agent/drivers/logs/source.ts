@@ -4,7 +4,7 @@ import { Readable } from 'node:stream';
 import { createGunzip } from 'node:zlib';
 import { AgentError, messageOf } from '../../base/errors.ts';
 import { isJsonRecord, longestHeadBytes, parseLogRecord, parseRecordHead, type RecordHead, rfc3339Nanos } from './line.ts';
-import { lookAtContainerLog } from './open.ts';
+import { lookAtContainerLog, pathWhenOpened } from './open.ts';
 import { createRecordSplitter, type RecordPart } from './split.ts';
 import type { RecordMark } from './tail.ts';
 
@@ -29,7 +29,7 @@ export async function openLogFile(path: string): Promise<{ readonly file: FileHa
 export async function whereLogIs(path: string): Promise<string> {
   try {
     await using found = await lookAtContainerLog(path);
-    return await found.realPath();
+    return pathWhenOpened(await found.realPath(), path);
   } catch (error) {
     throw logError(`failed to try resolving symlinks in path "${path}"`, 'lstat', path, error);
   }
