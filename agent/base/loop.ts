@@ -23,9 +23,13 @@ export interface LoopOptions {
   /** Delays after failures in a row of one key; default 200 ms doubling to 10 s. */
   readonly backoff?: BackoffPolicy;
   readonly signal: AbortSignal;
-  /** Brings one key nearer to its desired state. Returning a time on `mono` asks for another run then. Throwing asks for one after a back-off. */
+  /** Brings one key nearer to its desired state. Returning a time on `mono` asks for another run then, soon if it has passed. Throwing asks for one after a back-off. */
   readonly run: (key: string, signal: AbortSignal) => Promise<number | undefined> | number | undefined;
 }
+
+// A cold start of the service proxy asks for some dozens of runs at once.
+const restlessRuns = 1_000;
+const restlessDelayMs = 1_000;
 
 /**
  * Starts a loop. INVARIANTS: a key never runs twice at once; no enqueue is lost; a key that fails is retried with back-off and delays no other key.
@@ -45,6 +49,8 @@ export function startLoop(options: LoopOptions): Loop {
   const again = new Set<string>();
   const timers = new Map<string, { at: number; timer: Disposable }>();
   const failures = new Map<string, number>();
+  /** Runs in a row after which a key asked for the next one at once. */
+  const restless = new Map<string, number>();
   let pumping = false;
 
   function pump(): void {
@@ -72,7 +78,11 @@ export function startLoop(options: LoopOptions): Loop {
     try {
       const wakeAt = await during(`loop ${options.name}, key ${key}`, () => options.run(key, controller.signal));
       failures.delete(key);
-      if (wakeAt !== undefined) enqueueAt(key, wakeAt);
+      if (wakeAt !== undefined && wakeAt <= clock.mono()) runAgainSoon(key);
+      else {
+        restless.delete(key);
+        if (wakeAt !== undefined) enqueueAt(key, wakeAt);
+      }
     } catch (error) {
       if (controller.signal.aborted) return;
       const count = (failures.get(key) ?? 0) + 1;
@@ -81,6 +91,20 @@ export function startLoop(options: LoopOptions): Loop {
       log.warn({ loop: options.name, key, err: messageOf(error), retryInMs: delayMs }, 'run failed');
       enqueueAt(key, clock.mono() + delayMs);
     }
+  }
+
+  /**
+   * By a timer and not by a microtask: a run that never awaits anything would keep timers, sockets and every other key from
+   * their turn for good. One that goes on so is slowed down, and told once.
+   */
+  function runAgainSoon(key: string): void {
+    const runs = (restless.get(key) ?? 0) + 1;
+    restless.set(key, runs);
+    if (runs === restlessRuns)
+      log.error({ loop: options.name, key, runs }, 'a key asks for its next run at once all the time; it is slowed down');
+    const delayMs = runs < restlessRuns ? 0 : restlessDelayMs;
+    dropTimer(key);
+    timers.set(key, { at: clock.mono() + delayMs, timer: clock.after(delayMs, () => enqueue(key)) });
   }
 
   function dropTimer(key: string): void {
@@ -119,6 +143,7 @@ export function startLoop(options: LoopOptions): Loop {
       ready.delete(key);
       again.delete(key);
       failures.delete(key);
+      restless.delete(key);
     },
     async [Symbol.asyncDispose]() {
       controller.abort(controller.signal.reason ?? new Error('loop closed'));

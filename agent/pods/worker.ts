@@ -437,6 +437,8 @@ export function startPods(options: PodsOptions): Pods {
     // The sandbox first, since it takes the longest and the others are done before it.
     const order = plan.actions.toSorted((a, b) => Number(b.kind === 'createSandbox') - Number(a.kind === 'createSandbox'));
     if (observed !== undefined) for (const action of order) launch(uid, machine, observed, action);
+    // Worked out anew with the status; where none is shown any more, nothing is waited for.
+    machine.reasonChangesAt = undefined;
     if (observed !== undefined || published.phase !== undefined) publish(uid, machine, observed, published, now.wall);
     return earliest(earliest(plan.wakeAt, machine.reasonChangesAt), tellOverdue(machine, now.mono));
   }
