@@ -15,6 +15,8 @@ interface NamedKills {
 /** What outlives the agent: counts by pod UID, and how far the kernel's log was read. */
 interface OomMemory {
   readonly kills?: KillMemory | undefined;
+  /** The boot that `kills` were counted in. */
+  readonly bootId?: string | undefined;
   readonly log?: { readonly bootId: string; readonly sequence: number } | undefined;
 }
 
@@ -80,14 +82,17 @@ export function watchOom(options: OomWatchOptions): OomWatch {
 
   function remember(podUid: string, kills: PodKills): void {
     const memory = memoryOf(kills);
-    if (memory !== undefined && !isDeepStrictEqual(journal.get(podUid)?.kills, memory)) journal.set(podUid, { kills: memory });
+    if (memory === undefined) return;
+    const next: OomMemory = { kills: memory, bootId: options.bootId };
+    if (!isDeepStrictEqual(journal.get(podUid), next)) journal.set(podUid, next);
   }
 
   /** `more`: a container that the table may not have yet. */
   function look(podUid: string, more?: string): PodKills {
     let kills = pods.get(podUid);
     if (kills === undefined) {
-      kills = podKills(journal.get(podUid)?.kills);
+      const before = journal.get(podUid);
+      kills = podKills(before?.kills, before?.bootId !== undefined && before.bootId !== options.bootId);
       pods.set(podUid, kills);
     }
     const told = new Map<string, number>();

@@ -42,10 +42,18 @@ export interface PodKills {
   readonly killed: Set<string>;
 }
 
-/** What is known of a pod at the start. */
-export function podKills(memory: KillMemory | undefined): PodKills {
+/** What is known of a pod at the start. After a boot of the machine its cgroup is a new one, which counts from 0. */
+export function podKills(memory: KillMemory | undefined, booted = false): PodKills {
   const containers = new Map(Object.entries(memory?.containers ?? {}));
-  return { pod: memory?.pod ?? 0, containers, living: new Set(), ahead: 0, lookedAt: 0, evidence: [], killed: new Set(memory?.killed) };
+  return {
+    pod: booted ? 0 : (memory?.pod ?? 0),
+    containers,
+    living: new Set(),
+    ahead: 0,
+    lookedAt: 0,
+    evidence: [],
+    killed: new Set(memory?.killed),
+  };
 }
 
 /** What to remember; undefined while nothing was ever killed. */
@@ -69,7 +77,8 @@ export function noteKills(
   named: ReadonlyMap<string, number>,
   now: number,
 ): { readonly containerId: string; readonly count: number }[] {
-  const { lookedAt: from } = kills;
+  // The clock may have been set back since the last look.
+  const [from, to] = [Math.min(kills.lookedAt, now), Math.max(kills.lookedAt, now)];
   const inLiving: { containerId: string; count: number }[] = [];
   let explained = 0;
   for (const containerId of new Set([...counts.containers.keys(), ...named.keys()])) {
@@ -80,7 +89,7 @@ export function noteKills(
     kills.containers.set(containerId, count);
     explained += more;
     if (counts.containers.has(containerId)) inLiving.push({ containerId, count: more });
-    kills.evidence.push({ containerId, from, to: now, left: 1 });
+    kills.evidence.push({ containerId, from, to, left: 1 });
   }
   if (counts.pod !== undefined) {
     // A count that has fallen is that of a new cgroup: the machine was started anew.
@@ -88,7 +97,7 @@ export function noteKills(
     const left = grown - explained + kills.ahead;
     kills.pod = counts.pod;
     kills.ahead = Math.min(left, 0);
-    if (left > 0) kills.evidence.push({ containerId: undefined, from, to: now, left });
+    if (left > 0) kills.evidence.push({ containerId: undefined, from, to, left });
   }
   kills.living = new Set(counts.containers.keys());
   kills.lookedAt = now;

@@ -46,7 +46,7 @@ export async function changeAtomically(changes: readonly FileChange[], options: 
   }
   for (const [folder, together] of folders) {
     try {
-      await mkdir(folder, { recursive: true, mode: options.folderMode ?? 0o755 });
+      const made = await mkdir(folder, { recursive: true, mode: options.folderMode ?? 0o755 });
       await Promise.all(
         together.map(async (change) => {
           await changeOne(change, options.mode).catch((error: unknown) => {
@@ -55,6 +55,8 @@ export async function changeAtomically(changes: readonly FileChange[], options: 
         }),
       );
       await syncFolder(folder);
+      // A folder that was just made has its name in the one above.
+      for (let at = folder; made !== undefined && at.length >= made.length; at = dirname(at)) await syncFolder(dirname(at));
     } catch (error) {
       // Not known to be on the disk: to be made again.
       for (const { path } of together) if (!failed.has(path)) failed.set(path, fromFsError(error, `cannot write ${path}`));

@@ -17,7 +17,7 @@ function kernel(remembered = new Map<string, Remembered>([['kernel', {}]])) {
   const system: { sequence: number; process: string; pid: number }[] = [];
   const events: string[] = [];
   let broken = false;
-  const agent = () => {
+  const agent = (bootId = 'b1') => {
     const runtime = new Table<RuntimePod>('runtime');
     let read = 0;
     const watch = watchOom({
@@ -33,7 +33,7 @@ function kernel(remembered = new Map<string, Remembered>([['kernel', {}]])) {
         read = system.length;
         return { containers: new Map(), system: fresh };
       },
-      bootId: 'b1',
+      bootId,
       journal: {
         get: (key) => remembered.get(key),
         set: (key, value) => void remembered.set(key, value),
@@ -115,6 +115,23 @@ test('a restart between the kill and the look: judged by what is remembered', as
   using a = k.agent();
   assert.equal(a.watch.judge('u1', ended(k.clock.wall() - 1000)).reason, 'OOMKilled');
   assert.equal(a.watch.judge('u1', ended(k.clock.wall(), { id: 'c2' })).reason, 'Error');
+});
+
+test('after a boot the counts begin anew, and who was judged before stays judged', async () => {
+  const k = kernel();
+  {
+    using a = k.agent();
+    a.runtime.set('u1', podOf(running));
+    a.runtime.markSynced();
+    k.counts.pod = 1;
+    assert.equal(a.watch.judge('u1', ended(k.clock.wall())).reason, 'OOMKilled');
+  }
+  await k.clock.advance(60_000);
+  // Killed within the first moments, as the pod's new cgroup counts it.
+  using a = k.agent('b2');
+  assert.equal(a.watch.judge('u1', ended(wall)).reason, 'OOMKilled');
+  assert.equal(a.watch.judge('u1', ended(k.clock.wall(), { id: 'c2' })).reason, 'OOMKilled');
+  assert.equal(a.watch.judge('u1', ended(k.clock.wall(), { id: 'c3' })).reason, 'Error');
 });
 
 test('a node that was not ours before: old counts explain nothing, later ones do', () => {

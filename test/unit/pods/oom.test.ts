@@ -173,3 +173,13 @@ test('an end without a time is one that is seen now', () => {
   noteKills(kills, counts(1), none, t + 5000);
   assert.equal(wasOomKilled(kills, ended('a', 0)), true);
 });
+
+test('a clock that is set back between two looks explains ends by either time', () => {
+  for (const finishedAt of [t + 1_000, t - 3_600_000]) {
+    const kills = podKills(undefined);
+    noteKills(kills, counts(0), none, t);
+    noteKills(kills, counts(1), none, t - 3_600_000);
+    assert.equal(wasOomKilled(kills, ended('a', finishedAt)), true);
+    assert.equal(wasOomKilled(kills, ended('b', finishedAt)), false);
+  }
+});
