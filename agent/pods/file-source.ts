@@ -234,14 +234,17 @@ export function startFileSource(options: FileSourceOptions): StaticSource {
     owners = new Map(decided.owners);
     ignored.clear();
     const told = new Set<string>();
-    for (const { file, pod, owner } of decided.ignored) {
+    for (const { file, pod, owner, same } of decided.ignored) {
       const key = podKey(pod);
-      ignored.set(file, `${file}: pod ${key} does not run, because ${owner} has one of this name: give it a metadata.name of its own`);
+      ignored.set(
+        file,
+        `${file}: pod ${key} does not run, because ${owner} has one of this ${same}: give it a metadata.${same} of its own`,
+      );
       const once = `${file} ${owner} ${pod.metadata.uid}`;
       told.add(once);
       if (toldIgnored.has(once)) continue;
-      log.warn({ path: file, pod: key, owner }, 'pod ignored: another manifest had one of the same name first');
-      options.duplicate?.(pod, { ignored: file, owner });
+      log.warn({ path: file, pod: key, owner }, `pod ignored: another manifest had one of the same ${same} first`);
+      if (same === 'name') options.duplicate?.(pod, { ignored: file, owner });
     }
     toldIgnored = told;
     const rows = new Map<string, PodSpecRow>();

@@ -2,6 +2,7 @@ import { isIP } from 'node:net';
 import { messageOf } from '../base/errors.ts';
 import { ownValue, setOwn } from '../base/own.ts';
 import type { Container, Pod, Probe } from '../model/generated/api.ts';
+import { isPodUid } from '../model/pod-uid.ts';
 import { compareQuantity, parseQuantity } from '../model/quantity.ts';
 import { podSchema } from './generated/pod-schema.ts';
 
@@ -109,6 +110,9 @@ export function validatePod(pod: Pod): string[] {
       `"${name}" is no name: lower case letters, digits, "-" and ".", letter or digit at both ends, at most 253 of them`,
     );
   label('metadata.namespace', metadata?.namespace ?? '');
+  const { uid } = metadata ?? {};
+  if (uid !== undefined && uid !== '' && !isPodUid(uid))
+    say('metadata.uid', `"${uid}" is no UID: letters, digits, "-" and ".", letter or digit at both ends, at most 128 of them`);
   if (spec === undefined) {
     say('spec', 'required');
     return problems;

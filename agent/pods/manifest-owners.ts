@@ -11,12 +11,13 @@ export interface Claim {
   readonly pods: readonly AgentPod[];
 }
 
-/** A pod that does not run because another one has its name. */
+/** A pod that does not run because another one has its name or its UID. */
 interface IgnoredPod {
   readonly file: string;
   readonly pod: AgentPod;
-  /** The file that has the name; the same one when it holds the name twice. */
+  /** The file that has it; the same one when it holds it twice. */
   readonly owner: string;
+  readonly same: 'name' | 'uid';
 }
 
 /**
@@ -42,21 +43,40 @@ export function ownersOf(
   const owners = new Map<string, string>();
   const wanted = new Map<string, AgentPod>();
   const ignored: IgnoredPod[] = [];
+  const chosen: { claim: Claim; pod: AgentPod; had: boolean }[] = [];
   for (const [key, list] of candidates) {
     const had = before.get(key);
     const [first, ...others] = list.toSorted(
-      (a, b) =>
-        Number(b.claim.file === had) - Number(a.claim.file === had) ||
-        Number(isNamedAsManifest(b.claim.file)) - Number(isNamedAsManifest(a.claim.file)) ||
-        a.claim.modifiedAt - b.claim.modifiedAt ||
-        (a.claim.file < b.claim.file ? -1 : a.claim.file > b.claim.file ? 1 : 0),
+      (a, b) => Number(b.claim.file === had) - Number(a.claim.file === had) || inOrderOfAge(a.claim, b.claim),
     );
     if (first === undefined) continue;
     owners.set(key, first.claim.file);
-    wanted.set(first.pod.metadata.uid, first.pod);
-    for (const { claim, pod } of others) ignored.push({ file: claim.file, pod, owner: first.claim.file });
+    chosen.push({ ...first, had: first.claim.file === had });
+    for (const { claim, pod } of others) ignored.push({ file: claim.file, pod, owner: first.claim.file, same: 'name' });
+  }
+  // A copy may have got a name of its own and still have the UID that the original says.
+  const byUid = new Map<string, string>();
+  for (const { claim, pod } of chosen.toSorted((a, b) => Number(b.had) - Number(a.had) || inOrderOfAge(a.claim, b.claim))) {
+    const { uid } = pod.metadata;
+    const owner = byUid.get(uid);
+    if (owner === undefined) {
+      byUid.set(uid, claim.file);
+      wanted.set(uid, pod);
+    } else {
+      owners.delete(podKey(pod));
+      ignored.push({ file: claim.file, pod, owner, same: 'uid' });
+    }
   }
   return { owners, wanted, ignored };
+}
+
+/** The one that is called as a manifest is, the oldest, the first by name. */
+function inOrderOfAge(a: Claim, b: Claim): number {
+  return (
+    Number(isNamedAsManifest(b.file)) - Number(isNamedAsManifest(a.file)) ||
+    a.modifiedAt - b.modifiedAt ||
+    (a.file < b.file ? -1 : a.file > b.file ? 1 : 0)
+  );
 }
 
 /** Editors and people name copies otherwise: `etcd.yaml~`, `etcd.yaml.bak`, `etcd.yaml.orig`. */

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import type { DNSConfig, LinuxContainerResources, PodSandboxConfig, PortMapping, UserNamespace } from '../../cri-protos/generated/cri.ts';
 import { type AgentPod, containersOf } from '../model/pod.ts';
+import { uidAsName } from '../model/pod-uid.ts';
 import { sandboxLabels } from './labels.ts';
 import { namespacesOf } from './security.ts';
 import { sysctlName } from './sysctl-name.ts';
@@ -22,7 +23,7 @@ export interface SandboxInputs {
 
 /** `<podLogsDir>/<namespace>_<name>_<uid>`: where log collectors look. */
 export function podLogDirectory(podLogsDir: string, pod: { namespace: string; name: string; uid: string }): string {
-  return join(podLogsDir, `${pod.namespace}_${pod.name}_${pod.uid}`);
+  return join(podLogsDir, `${pod.namespace}_${pod.name}_${uidAsName(pod.uid)}`);
 }
 
 /** What the runtime is asked for as a pod's sandbox. */

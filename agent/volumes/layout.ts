@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { uidAsName } from '../model/pod-uid.ts';
 
 // Where kubelet puts a pod's volumes, so that either can take over from the other (pkg/kubelet/kubelet_getters.go).
 
@@ -22,8 +23,9 @@ export function podsDir(rootDir: string): string {
   return join(rootDir, 'pods');
 }
 
+/** Throws AgentError InvalidArgument for a UID that is no folder's name. */
 export function podDir(rootDir: string, uid: string): string {
-  return join(podsDir(rootDir), uid);
+  return join(podsDir(rootDir), uidAsName(uid));
 }
 
 export function volumeDir(rootDir: string, uid: string, plugin: VolumePlugin, volume: string): string {

@@ -30,6 +30,7 @@ import type { PodsOptions } from '../../pods/worker.ts';
 import { type CgroupTree, podCgroupParent } from '../../resources/cgroup-names.ts';
 import { type ContainerPolicy, containerResources, overheadResources, sandboxResources } from '../../resources/container-resources.ts';
 import type { Resources } from '../../resources/worker.ts';
+import { podDir as podDirOf } from '../../volumes/layout.ts';
 import type { Volumes } from '../../volumes/worker.ts';
 import { type ContainerCommands, createContainerCommands } from './container-environment.ts';
 import { readEnvFiles } from './env-files.ts';
@@ -87,7 +88,7 @@ const asMount = ({ hostPath, containerPath, readonly }: DeviceParts['mounts'][nu
 /** What the pods room needs of the other rooms, put together. */
 export function createPodApply(options: PodApplyOptions): PodsOptions['apply'] & Pick<ContainerCommands, 'expandProbe'> {
   const { cri, clock, resources, volumes, images, recordEvent } = options;
-  const podDir = (uid: string): string => join(options.rootDir, 'pods', uid);
+  const podDir = (uid: string): string => podDirOf(options.rootDir, uid);
   // An image ID names a content: its user never changes.
   const imageUsers = new Map<string, ImageUser>();
   // Pods whose DNS warnings have been recorded: the config is made more than once.

@@ -6,6 +6,7 @@ import type { Log } from '../../base/log.ts';
 import { writeAtomically } from '../../drivers/files/atomic.ts';
 import { readText } from '../../drivers/files/look.ts';
 import type { AgentPod } from '../../model/pod.ts';
+import { uidAsName } from '../../model/pod-uid.ts';
 import {
   formatMappings,
   freeRange,
@@ -91,7 +92,7 @@ export async function openUserNamespaces(options: UserNamespacesOptions): Promis
       }
       // Taken before anything is waited for, so that no other pod gets it.
       ranges.set(uid, first);
-      const path = join(podsDir, uid, mappingsFile);
+      const path = join(podsDir, uidAsName(uid), mappingsFile);
       try {
         await writeAtomically(path, formatMappings(first, idsPerPod), { mode: 0o600 });
       } catch (error) {

@@ -75,3 +75,24 @@ for (const [text, blank] of [
   ['kind', false],
 ] as const)
   test(`${JSON.stringify(text)} says ${blank ? 'nothing' : 'something'}`, () => assert.equal(isBlank(text), blank));
+
+test('a copy with a name of its own and the UID that the original says', () => {
+  const of = (file: string, modifiedAt: number, name: string): Claim => ({
+    file,
+    modifiedAt,
+    pods: [pod({}, { name, namespace: 'ns', uid: 'u' })],
+  });
+  const [original, copy] = [of('etcd.yaml', 2, 'etcd'), of('etcd-2.yaml', 1, 'etcd-2')];
+  for (const claims of [
+    [original, copy],
+    [copy, original],
+  ]) {
+    const found = ownersOf(claims, new Map([['ns/etcd', 'etcd.yaml']]));
+    assert.deepEqual([...found.owners], [['ns/etcd', 'etcd.yaml']]);
+    assert.equal(found.wanted.get('u')?.metadata.name, 'etcd');
+    assert.deepEqual(
+      found.ignored.map(({ file, owner, same }) => [file, owner, same]),
+      [['etcd-2.yaml', 'etcd.yaml', 'uid']],
+    );
+  }
+});

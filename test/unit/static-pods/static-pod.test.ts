@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hasCode } from '../../../agent/base/errors.ts';
+import { podLogDirectory } from '../../../agent/pods/sandbox-config.ts';
 import { type ManifestContext, parseManifest } from '../../../agent/pods/static-pod.ts';
+import { podDir } from '../../../agent/volumes/layout.ts';
 
 const context: ManifestContext = {
   origin: '/manifests/web.yaml',
@@ -358,4 +360,27 @@ test('in a cluster an unknown field is only told, and with the gate off API obje
 
 test('what looks like a date in YAML stays text', () => {
   assert.equal(one(plain.replace('name: web', 'name: web\n  labels: {day: 2026-01-02}')).metadata.labels?.day, '2026-01-02');
+});
+
+test("a UID that names another place is refused, and a pod's folder is never made of it", () => {
+  const withUid = (uid: string): string => plain.replace('name: web', `name: web\n  uid: ${JSON.stringify(uid)}`);
+  assert.equal(one(withUid('My.own-1')).metadata.uid, 'My.own-1');
+  assert.match(one(withUid('')).metadata.uid, /^[0-9a-f]{32}$/);
+  for (const uid of ['..', '.', '../../../home', 'a/b', '/etc', 'a_b', 'a\0', 'x'.repeat(200)])
+    for (const unknownFields of ['refuse', 'warn'] as const)
+      assert.throws(
+        () => parseManifest(withUid(uid), { ...context, unknownFields }),
+        (error) => hasCode(error, 'InvalidManifest') && error.message.includes('metadata.uid:'),
+      );
+  // Also where a UID came another way: the label of a sandbox, an API server.
+  for (const uid of ['', '.', '..', '../../home', 'a/b', 'a\0']) {
+    assert.throws(
+      () => podDir('/var/lib/kubelet', uid),
+      (error) => hasCode(error, 'InvalidArgument'),
+    );
+    assert.throws(
+      () => podLogDirectory('/var/log/pods', { namespace: 'ns', name: 'n', uid }),
+      (error) => hasCode(error, 'InvalidArgument'),
+    );
+  }
 });
