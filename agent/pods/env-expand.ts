@@ -15,6 +15,7 @@ export function expand(
 ): string {
   let result = '';
   let replacedBytes = 0;
+  const lastClose = text.lastIndexOf(')');
   for (let i = 0; i < text.length; i++) {
     const char = text[i];
     const next = text[i + 1];
@@ -24,7 +25,8 @@ export function expand(
       result += '$';
       i++;
     } else if (next === '(') {
-      const end = text.indexOf(')', i + 2);
+      // Without another `)` nothing is closed any more: looking for it at each `$(` would take minutes for a long text.
+      const end = i + 2 > lastClose ? -1 : text.indexOf(')', i + 2);
       if (end < 0) {
         result += '$(';
         i++;
@@ -75,23 +77,52 @@ export function expandSubPath(
   return { path, missing };
 }
 
+/** Each `$(NAME)` in the text, and where it is. No regular expression: one takes minutes for a long text of `$(` that are never closed. */
+function* referencesIn(text: string): Generator<{ readonly name: string; readonly start: number; readonly end: number }> {
+  for (let from = 0; ; ) {
+    const start = text.indexOf('$(', from);
+    const close = start < 0 ? -1 : text.indexOf(')', start + 2);
+    if (close < 0) return;
+    from = close + 1;
+    yield { name: text.slice(start + 2, close), start, end: from };
+  }
+}
+
 /** The names that `$(NAME)` in these texts may stand for. */
 export function referredNames(texts: readonly string[]): Set<string> {
-  return new Set(texts.flatMap((text) => [...text.matchAll(/\$\(([^)]*)\)/g)].map(([, name = '']) => name)));
+  return new Set(texts.flatMap((text) => [...referencesIn(text)].map(({ name }) => name)));
 }
 
 /**
  * Expands a lifecycle hook's command, which kubelet runs as it is written. So only the references to variables that there are may change:
- * `$(NAME)` becomes the value, `$$(NAME)` a plain `$(NAME)`. `$$` and `$(date)` are a shell's, and stay.
+ * `$(NAME)` becomes the value, `$$(NAME)` a plain `$(NAME)`. `$$` and `$(date)` are a shell's, and stay. Throws AgentError CreateContainerConfigError for
+ * what becomes longer than the kernel takes.
  */
 export function expandHookCommand(command: readonly string[], values: ReadonlyMap<string, string>): string[] {
-  return command.map((text) =>
-    text.replace(/\$?\$\(([^)]*)\)/g, (reference, name: string) => {
-      const value = values.get(name);
-      if (value === undefined) return reference;
-      return reference.startsWith('$$') ? reference.slice(1) : value;
-    }),
-  );
+  const size = countProcessSize();
+  return command.map((text) => {
+    const argument = expandKnown(text, values);
+    size.addArgument(argument);
+    return argument;
+  });
+}
+
+function expandKnown(text: string, values: ReadonlyMap<string, string>): string {
+  let result = '';
+  let done = 0;
+  let replacedBytes = 0;
+  for (const { name, start, end } of referencesIn(text)) {
+    const value = values.get(name);
+    if (value === undefined) continue;
+    if (start > done && text[start - 1] === '$') result += text.slice(done, start - 1) + text.slice(start, end);
+    else {
+      replacedBytes += Buffer.byteLength(value);
+      if (replacedBytes > longestArgumentBytes) throw tooLong('an argument of the command');
+      result += text.slice(done, start) + value;
+    }
+    done = end;
+  }
+  return result + text.slice(done);
 }
 
 /**

@@ -38,7 +38,9 @@ export function startWriteBehind<K>({ write, path, clock, log }: WriteBehindOpti
   async function writeOnce(): Promise<boolean> {
     const keys = [...dirty];
     dirty.clear();
-    const failed = await write(keys).catch((error: unknown) => new Map(keys.map((key) => [key, error])));
+    // Also where making the text throws before anything is written.
+    const attempt = (async () => await write(keys))();
+    const failed = await attempt.catch((error: unknown) => new Map(keys.map((key) => [key, error])));
     for (const key of failed.keys()) dirty.add(key);
     const [problem] = failed.values();
     if (failed.size === 0) {

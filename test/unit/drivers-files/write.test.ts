@@ -139,6 +139,26 @@ describe('writing behind', () => {
     );
   });
 
+  test('what cannot even be made into text stays dirty too', async () => {
+    const { clock, pass } = manualTimers();
+    const { log } = recordingLog();
+    let calls = 0;
+    await using behind = startWriteBehind<string>({
+      path: '/p',
+      clock,
+      log,
+      write() {
+        if (++calls === 1) throw new Error('no text');
+        return Promise.resolve(new Map());
+      },
+    });
+    behind.touch('a');
+    await settled();
+    pass();
+    await behind.written();
+    assert.equal(calls, 2);
+  });
+
   test('one write at a time; what changes meanwhile goes together with the next', async () => {
     const calls: string[][] = [];
     const gates: (() => void)[] = [];

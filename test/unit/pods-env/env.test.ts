@@ -417,3 +417,45 @@ test('the environment that a container was made with, as far as its runtime tell
   for (const text of [undefined, '', 'null', '[]', '{}', '{"config":null}', '{"config":{"envs":"x"}}'])
     assert.equal(madeEnvironment(text), undefined, `${text}`);
 });
+
+test('a long text of references that are never closed costs no more than its length', () => {
+  const open = '$('.repeat(700_000);
+  const started = performance.now();
+  assert.equal(
+    expand(open, () => 'x', 10_000_000),
+    open,
+  );
+  assert.deepEqual(expandHookCommand([`${open})`.slice(0, -1)], new Map()), [open]);
+  assert.equal(referredNames([open]).size, 0);
+  // 50 minutes with a regular expression, and the agent stands still meanwhile.
+  assert.ok(performance.now() - started < 5_000);
+});
+
+test('a hook that makes its command longer than the kernel takes fails, and costs no memory', () => {
+  const values = new Map([['A', 'x'.repeat(100_000)]]);
+  for (const command of [['$(A)'.repeat(300_000)], Array.from({ length: 100 }, () => '$(A)')])
+    assert.throws(() => expandHookCommand(command, values), /longer than \d+ bytes/);
+  assert.equal(expandHookCommand(['$(A)'], values)[0]?.length, 100_000);
+});
+
+test("hooks' references are those of the regular expression that says what is meant", () => {
+  const values = new Map([
+    ['A', 'one'],
+    ['$(B', 'two'],
+  ]);
+  const parts = ['$', '(', ')', 'A', '$(A)', '$$(A)', ' ', '$(B)', '$(none)'];
+  let seed = 1;
+  const random = (below: number): number => {
+    seed = (seed * 48_271) % 2_147_483_647;
+    return seed % below;
+  };
+  for (let i = 0; i < 3_000; i++) {
+    const text = Array.from({ length: random(12) }, () => parts[random(parts.length)]).join('');
+    const expected = text.replace(/\$?\$\(([^)]*)\)/g, (reference, name: string) => {
+      const value = values.get(name);
+      return value === undefined ? reference : reference.startsWith('$$') ? reference.slice(1) : value;
+    });
+    assert.deepEqual(expandHookCommand([text], values), [expected], text);
+    assert.deepEqual([...referredNames([text])], [...new Set([...text.matchAll(/\$\(([^)]*)\)/g)].map(([, name = '']) => name))], text);
+  }
+});
