@@ -26,6 +26,8 @@ export interface FamilyLoopOptions {
   readonly onEvent: (event: ProxyEvent) => void;
   readonly onTransaction: (ended: TransactionEnd) => void;
   readonly onCommitted: (commits: readonly Commit[], services: readonly string[]) => void;
+  /** Everything wanted has been programmed; told once. */
+  readonly onSynced: () => void;
 }
 
 export interface TransactionEnd {
@@ -182,6 +184,7 @@ export function createFamilyLoop(options: FamilyLoopOptions): FamilyLoop {
     } else if (phase === 'pruning') {
       await backend.complete(signal);
       phase = 'complete';
+      if (!synced) options.onSynced();
       synced = true;
       lastCommitAt = clock.mono();
     } else if (clock.mono() >= nextAuditAt) {

@@ -71,6 +71,8 @@ export interface Proxy extends AsyncDisposable {
   /** What load balancers ask this node about, once it is programmed. */
   readonly healthChecks: ReadonlyTable<HealthCheckRow>;
   readonly families: readonly Family[];
+  /** Resolves once everything wanted has been programmed in each family; never, where that does not happen. */
+  readonly synced: Promise<void>;
   /** Undefined for a family that is not served. */
   health(family: Family): FamilyHealth | undefined;
   /** A label or an address of the node changed. */
@@ -110,6 +112,8 @@ export function startProxy(options: ProxyOptions): Proxy {
   const triggers = new Map<Family, Map<string, number[]>>();
   const loops = new Map<string, FamilyLoop>();
   const pending = { services: new Set<string>(), endpoints: new Set<string>() };
+  const synced = Promise.withResolvers<void>();
+  const unsynced = new Set(options.backends.map(({ family }) => family));
   const forgetPending = (): void => {
     if ([...loops.values()].some(({ waitingSince }) => waitingSince !== undefined)) return;
     pending.services.clear();
@@ -133,6 +137,10 @@ export function startProxy(options: ProxyOptions): Proxy {
       onEvent: (event) => observer.event(event),
       onTransaction: (ended) => observer.transaction(family, ended),
       onCommitted: (commits, changed) => committed(family, commits, changed),
+      onSynced() {
+        unsynced.delete(family);
+        if (unsynced.size === 0) synced.resolve();
+      },
     });
   }
 
@@ -198,6 +206,7 @@ export function startProxy(options: ProxyOptions): Proxy {
     programmed: programmed.table,
     healthChecks,
     families: options.backends.map(({ family }) => family),
+    synced: synced.promise,
     health(family) {
       const each = loops.get(family);
       if (each === undefined) return undefined;

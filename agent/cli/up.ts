@@ -194,6 +194,8 @@ export function standaloneConfig(manifests: string): Record<string, unknown> {
     volumePluginDir: `${standalone.kubeletRoot}/volume-plugins`,
     failSwapOn: false,
     failCgroupV1: false,
+    // down leaves nothing behind, and nobody here asks for these chains.
+    makeIPTablesUtilChains: false,
     // The images are made here and could not be pulled again.
     imageGCHighThresholdPercent: 100,
     imageGCLowThresholdPercent: 99,

@@ -60,6 +60,7 @@ async function startAgent(): Promise<void> {
       volumePluginDir: at('plugins'),
       fileCheckFrequency: '1s',
       failSwapOn: false,
+      makeIPTablesUtilChains: false,
       failCgroupV1: false,
       imageGCHighThresholdPercent: 100,
       imageGCLowThresholdPercent: 99,

@@ -79,6 +79,7 @@ import { createNodeImages } from './images.ts';
 import { createLastWords } from './last-words.ts';
 import { accountsSwap, cgroupDriverOf, cgroupV1Message, checkMachine, runtimeNameOf, tmpfsRefusesSwap } from './machine.ts';
 import { createNodeMetrics } from './metrics.ts';
+import { startNetworkRules } from './network-rules.ts';
 import { noProxy, startNodeProxy } from './node-proxy.ts';
 import { createNodeView } from './node-view.ts';
 import { openNodeOom } from './oom.ts';
@@ -656,6 +657,7 @@ async function runParts(given: Config, proxy: ProxySettings | undefined, log: Lo
     );
   }
 
+  if (kc.makeIPTablesUtilChains) stack.use(startNetworkRules({ clock, log, signal }));
   const readyTimes = stack.use(watchReadyTimes(pods.statuses, clock.wall));
   let localProxy: LocalProxy = noProxy(cluster === undefined ? 'it runs without a cluster' : 'it was started with --no-proxy');
   if (cluster !== undefined && proxy !== undefined)

@@ -1,6 +1,7 @@
 // `keelson proxy`: the service proxy as a daemon of its own, in kube-proxy's place.
 import { writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
+import { removeUpstream } from '../../../proxy/backends/upstream/remove.ts';
 import { conntrackSysctls } from '../../../proxy/conntrack/sysctls.ts';
 import { systemClock } from '../../base/clock.ts';
 import { AgentError, messageOf } from '../../base/errors.ts';
@@ -127,11 +128,12 @@ async function answerCommands(running: RunningProxy, log: Log, stack: AsyncDispo
   }
 }
 
-/** Removes the rules of any proxy of ours and resolves to the exit code. */
+/** Removes the rules of any proxy, ours or upstream's, and resolves to the exit code, as `kube-proxy --cleanup` does. */
 export async function cleanUpProxies(log: Log, signal: AbortSignal): Promise<number> {
   await removeRules(clock, signal);
+  const well = await removeUpstream({ iptables: true, nftables: true }, { clock, log }, signal);
   log.info({}, 'removed the rules of Services');
-  return 0;
+  return well ? 0 : 1;
 }
 
 async function authOf(config: ProxyConfiguration, master: string | undefined): Promise<KubeAuth> {

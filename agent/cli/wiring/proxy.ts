@@ -19,6 +19,7 @@ import { type ReflectOptions, reflect } from '../../drivers/kube/reflector.ts';
 import { readNetwork } from '../../drivers/proc/machine.ts';
 import type { EndpointSlice, Node, ObjectReference, Service, ServiceCIDR } from '../../model/generated/api.ts';
 import type { Backends } from './proxy-backends.ts';
+import { startRemovingLeftovers } from './proxy-leftovers.ts';
 import type { ProxyMetrics } from './proxy-metrics.ts';
 
 /** How often everything in the kernel is read back (upstream's full sync of nftables and iptables mode). */
@@ -85,6 +86,7 @@ export async function openProxy(options: ProxyWiring): Promise<RunningProxy> {
       observer: { ...metrics.observer, event: tell, committed: backends.committed },
     }),
   );
+  stack.use(startRemovingLeftovers({ mode: config.mode, synced: proxy.synced, clock, log, signal }));
   metrics.watch({
     pending: proxy.pending,
     lastSyncedMs: (family) => progressOf(family).lastUpdatedMs,

@@ -262,6 +262,20 @@ describe('the proxy', () => {
     assert.equal(h.backend.calls.at(-1), 'audit everything');
   });
 
+  test('everything is in: told once the last guards are up', async () => {
+    const h = house();
+    let synced = false;
+    void h.proxy.synced.then(() => {
+      synced = true;
+    });
+    h.service(aService());
+    h.backend.failures.push('crash');
+    await h.synced();
+    assert.equal(synced, false);
+    await h.clock.advance(1000);
+    assert.equal(synced, true);
+  });
+
   test('asked whether the rules are whole: what is wanted comes first, then all is read back, and what is lacking is made anew', async () => {
     const h = house();
     h.service(aService());
