@@ -14,7 +14,7 @@ import { handOver, openBackends, servedFamilies } from './proxy-backends.ts';
 import { initProxy, proxyUserAgent } from './proxy-daemon.ts';
 import { createProxyMetrics } from './proxy-metrics.ts';
 import { startProxyServers } from './proxy-servers.ts';
-import { startProxyTurns } from './proxy-turns.ts';
+import { type PodReadiness, startProxyTurns, type Turn } from './proxy-turns.ts';
 import { createProxyView } from './proxy-view.ts';
 
 export interface NodeProxyOptions {
@@ -29,6 +29,8 @@ export interface NodeProxyOptions {
   readonly specs: ReadonlyTable<PodSpecRow>;
   /** When a pod became Ready, wall ms, by UID. */
   readonly readyMs: (podUid: string) => number | undefined;
+  /** By pod UID. */
+  readonly statuses: ReadonlyTable<PodReadiness>;
   readonly clock: Clock;
   readonly log: Log;
   readonly signal: AbortSignal;
@@ -62,7 +64,7 @@ export async function startNodeProxy(options: NodeProxyOptions): Promise<NodePro
   let whyOff = 'it has just started';
 
   /** The ports are held only while it runs: a kube-proxy listens on the same. */
-  async function start(): Promise<AsyncDisposable> {
+  async function start(): Promise<Turn> {
     await using opened = new AsyncDisposableStack();
     const running = opened.use(
       await openProxy({
@@ -82,7 +84,8 @@ export async function startNodeProxy(options: NodeProxyOptions): Promise<NodePro
     opened.defer(() => {
       view = undefined;
     });
-    opened.use(
+    const ports = opened.use(new AsyncDisposableStack());
+    ports.use(
       startProxyServers({
         config,
         configz: proxyDocument(config),
@@ -95,7 +98,8 @@ export async function startNodeProxy(options: NodeProxyOptions): Promise<NodePro
       }),
     );
     recorder.event(nodeReference, 'Normal', 'Starting', 'Programming Services');
-    return opened.move();
+    const kept = opened.move();
+    return { releasePorts: () => ports.disposeAsync(), [Symbol.asyncDispose]: () => kept.disposeAsync() };
   }
 
   function leave({ metadata }: Pod): void {
@@ -111,6 +115,8 @@ export async function startNodeProxy(options: NodeProxyOptions): Promise<NodePro
       nodeName,
       nodes,
       specs,
+      statuses: options.statuses,
+      sharesNames: config.mode !== 'nftables',
       start,
       removeRules: (bounded) => handOver(clock, bounded),
       leave,

@@ -670,6 +670,7 @@ async function runParts(given: Config, proxy: ProxySettings | undefined, log: Lo
         nodes: cluster.nodes,
         specs,
         readyMs: readyTimes.of,
+        statuses: pods.statuses,
         clock,
         log,
         signal,

@@ -12,8 +12,12 @@ export interface ProxyTurnsOptions {
   readonly nodes: ReadonlyTable<unknown>;
   /** What the API and static files want to run here. */
   readonly specs: ReadonlyTable<{ readonly pod: Pod }>;
+  /** What is known of the pods here, by UID. */
+  readonly statuses: ReadonlyTable<PodReadiness>;
+  /** The rules have a kube-proxy's own names: two that program them at once undo each other's work. */
+  readonly sharesNames: boolean;
   /** Starts programming. What it opened before it throws is closed. */
-  readonly start: () => Promise<AsyncDisposable>;
+  readonly start: () => Promise<Turn>;
   /** Removes the rules that this proxy or an earlier run of it left in the kernel. Throws `NftMissing` where there can be none. */
   readonly removeRules: (signal: AbortSignal) => Promise<void>;
   /** A kube-proxy has the turn; told once for each pod. */
@@ -23,10 +27,24 @@ export interface ProxyTurnsOptions {
   readonly signal: AbortSignal;
 }
 
+export interface Turn extends AsyncDisposable {
+  /** Lets go of the ports that a kube-proxy listens on too. */
+  releasePorts(): Promise<void>;
+}
+
+export interface PodReadiness {
+  readonly status: { readonly conditions?: readonly { readonly type: string; readonly status: string }[] | undefined };
+}
+
+/** A kube-proxy's pod has no probe, as a rule: it is Ready as soon as it runs. So long it has then, ms, to program its rules. */
+const handoverMs = 10_000;
+
 /** Takes and leaves turns until it is disposed of; the rules stay then. */
 export function startProxyTurns(options: ProxyTurnsOptions): AsyncDisposable {
   const { nodeName, nodes, specs, clock, log, signal } = options;
-  let running: AsyncDisposable | undefined;
+  let running: Turn | undefined;
+  // Since when the kube-proxy is Ready, on `mono`, and which.
+  let ready: { uid: string; since: number } | undefined;
   let removed = false;
   let leftTo: string | undefined;
 
@@ -38,17 +56,39 @@ export function startProxyTurns(options: ProxyTurnsOptions): AsyncDisposable {
 
   async function take(): Promise<void> {
     leftTo = undefined;
+    ready = undefined;
     removed = false;
     running ??= await options.start();
   }
 
-  async function leave(peer: Pod, bounded: AbortSignal): Promise<void> {
+  /** When a kube-proxy has its rules in; undefined while it is not Ready. */
+  function handoverAt(uid: string): number | undefined {
+    const isReady =
+      options.statuses.get(uid)?.status.conditions?.some(({ type, status }) => type === 'Ready' && status === 'True') === true;
+    if (!isReady) ready = undefined;
+    else if (ready?.uid !== uid) ready = { uid, since: clock.mono() };
+    return ready && ready.since + handoverMs;
+  }
+
+  /** Our rules serve until the kube-proxy's do. Returns when to look again. */
+  async function meet(peer: Pod, bounded: AbortSignal): Promise<number | undefined> {
+    const at = handoverAt(peer.metadata?.uid ?? '');
+    const waits = at === undefined || clock.mono() < at;
+    if (waits && running !== undefined && !options.sharesNames) {
+      await running.releasePorts();
+      return at;
+    }
+    await leave(peer, !waits, bounded);
+    return waits ? at : undefined;
+  }
+
+  async function leave(peer: Pod, remove: boolean, bounded: AbortSignal): Promise<void> {
     const name = `${peer.metadata?.namespace}/${peer.metadata?.name}`;
     if (leftTo !== name) options.leave(peer);
     leftTo = name;
     await stop();
     // A daemon that was not there when the kube-proxy came has left its rules, and they would go on beside the others' for ever.
-    if (removed) return;
+    if (removed || !remove) return;
     await options.removeRules(bounded).catch((error: unknown) => {
       if (!hasCode(error, 'NftMissing')) throw error;
     });
@@ -64,13 +104,13 @@ export function startProxyTurns(options: ProxyTurnsOptions): AsyncDisposable {
       // Absence is unknown before: a kube-proxy may be about to be seen.
       if (!specs.synced) return undefined;
       const peer = [...specs.values()].map(({ pod }) => pod).find(isKubeProxy);
-      if (peer !== undefined) await leave(peer, bounded);
-      else if (running !== undefined || nodes.has(nodeName)) await take();
+      if (peer !== undefined) return await meet(peer, bounded);
+      if (running !== undefined || nodes.has(nodeName)) await take();
       return undefined;
     },
   });
   const look = (): void => loop.enqueue('proxy');
-  const subscriptions = [specs.subscribe(look), nodes.subscribe(look), specs.onSynced(look)];
+  const subscriptions = [specs.subscribe(look), nodes.subscribe(look), options.statuses.subscribe(look), specs.onSynced(look)];
   look();
   return {
     async [Symbol.asyncDispose]() {
