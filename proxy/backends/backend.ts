@@ -61,6 +61,16 @@ export interface Backend extends AsyncDisposable {
    * with Services and is cheap; `everything` reads all frontends back.
    */
   audit(depth: 'structure' | 'everything', signal: AbortSignal): Promise<boolean>;
+  /** How many rules there are by table, for backends that are measured by them: iptables. */
+  ruleCounts?(): readonly RuleCount[];
+}
+
+export interface RuleCount {
+  readonly table: string;
+  /** Those of Services in the kernel. */
+  readonly total: number;
+  /** Those that the last transaction wrote. */
+  readonly last: number;
 }
 
 /** The code of an AgentError that says a batch's content was refused and nothing changed. */

@@ -1,3 +1,4 @@
+import type { RuleCount } from '../../../proxy/backends/backend.ts';
 import type { Family } from '../../../proxy/model/address.ts';
 import type { ProxyObserver } from '../../../proxy/worker.ts';
 import type { Clock } from '../../base/clock.ts';
@@ -23,6 +24,8 @@ export interface ProxyGauges {
   /** When the kernel was last known to have all that had come in, wall ms; undefined before. Alerts go by its age. */
   lastSyncedMs(family: Family): number | undefined;
   noLocalEndpoints(family: Family): { readonly internal: number; readonly external: number };
+  /** Rules by table; empty in modes that are not measured by them. */
+  ruleCounts(family: Family): readonly RuleCount[];
 }
 
 const familyLabel: Readonly<Record<Family, string>> = { ip: 'IPv4', ip6: 'IPv6' };
@@ -125,6 +128,16 @@ export function createProxyMetrics(mode: ProxyMode, families: readonly Family[],
         ];
       }),
   );
+  const ruleGauge = (what: 'total' | 'last', help: string): void =>
+    registry.collect({ name: name(`sync_proxy_rules_iptables_${what}`), help, labels: ['table', 'ip_family'], type: 'gauge' }, () =>
+      families.flatMap((family) =>
+        (gauges?.ruleCounts(family) ?? []).map((counts) => ({ labels: [counts.table, familyLabel[family]], value: counts[what] })),
+      ),
+    );
+  if (mode === 'iptables') {
+    ruleGauge('total', 'Total number of iptables rules owned by kube-proxy');
+    ruleGauge('last', 'Number of iptables rules written by kube-proxy in last sync');
+  }
   return {
     registry,
     observer: {

@@ -91,6 +91,7 @@ export async function openProxy(options: ProxyWiring): Promise<RunningProxy> {
     pending: proxy.pending,
     lastSyncedMs: (family) => progressOf(family).lastUpdatedMs,
     noLocalEndpoints: (family) => noLocalEndpoints(proxy, family),
+    ruleCounts: (family) => backends.backends.find((each) => each.family === family)?.ruleCounts?.() ?? [],
   });
 
   const health = (): ProxierHealth => proxierHealth(proxy.families.map(progressOf), clock.wall(), 2 * config.syncPeriod);

@@ -160,6 +160,14 @@ export function stageLeftovers(committed: Committed): Staged {
   };
 }
 
+/** How many rules of Services a table has. */
+export function countRules({ chains, shared }: Committed, table: TableName): number {
+  let count = 0;
+  for (const [id, rules] of chains) if (tableOf(id) === table) count += rules.length;
+  for (const rules of shared.values()) for (const id of rules.keys()) if (id.startsWith(`${table} `)) count++;
+  return count;
+}
+
 /** Whether two states have the same rules, whoever they are of. */
 export function sameState(a: Committed, b: Committed): boolean {
   return (

@@ -6,7 +6,7 @@ import type { Iptables } from './iptables.ts';
 import type { Listing } from './listing.ts';
 import { canary, isServiceChain } from './names.ts';
 import { canonical } from './rule.ts';
-import { adopt, type Committed, restoration, type Staged, sameState, stage, stageLeftovers, stageStrays } from './staging.ts';
+import { adopt, type Committed, countRules, restoration, type Staged, sameState, stage, stageLeftovers, stageStrays } from './staging.ts';
 import { removals, repairs, restoreText, type Structure, structureOf } from './structure.ts';
 
 /**
@@ -17,6 +17,7 @@ export function createIptablesBackend(family: Family, iptables: Iptables, legacy
   let settings: BackendSettings | undefined;
   let structure: Structure | undefined;
   let committed: Committed = adopt(family, new Map());
+  let lastLines: Staged['lines'] = new Map();
 
   async function listing(signal: AbortSignal): Promise<Listing> {
     const tables = [await iptables.read('filter', signal), await iptables.read('nat', signal)];
@@ -42,7 +43,9 @@ export function createIptablesBackend(family: Family, iptables: Iptables, legacy
 
   async function restore(staged: Staged, signal: AbortSignal): Promise<void> {
     const text = restoreText(staged.lines);
-    if (text !== '') await iptables.restore(text, signal);
+    if (text === '') return staged.commit();
+    await iptables.restore(text, signal);
+    lastLines = staged.lines;
     staged.commit();
   }
 
@@ -120,6 +123,12 @@ export function createIptablesBackend(family: Family, iptables: Iptables, legacy
       if (restoreText(repairs(structure, found)) !== '') return false;
       return sameState(adopt(family, found), committed);
     },
+    ruleCounts: () =>
+      (['filter', 'nat'] as const).map((table) => ({
+        table,
+        total: countRules(committed, table),
+        last: (lastLines.get(table) ?? []).filter((line) => /^-[AI] /.test(line)).length,
+      })),
     [Symbol.asyncDispose]: async () => undefined,
   };
 }

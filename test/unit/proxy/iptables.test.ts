@@ -173,10 +173,15 @@ describe('the iptables backend', () => {
 
   test('a change sends what changed alone', async () => {
     const fake = fakeIptables();
-    await using driven = await drive(backendOn(fake), { objects: two });
+    const backend = backendOn(fake);
+    await using driven = await drive(backend, { objects: two });
     fake.restored.length = 0;
     driven.set(aSlice([here('10.244.1.10')]));
     await driven.settled();
+    assert.deepEqual(backend.ruleCounts?.(), [
+      { table: 'filter', total: 0, last: 0 },
+      { table: 'nat', total: 8, last: 2 },
+    ]);
     assert.deepEqual(fake.restored.join('').match(/^(:\S+|-[AIDX] \S+)/gm), [
       `:${svc}`,
       `:${sepB}`,
