@@ -1,24 +1,9 @@
 // The kernel's connection tracking over netlink (include/uapi/linux/netfilter/nfnetlink_conntrack.h). Pure.
-import { type Family, parseAddress } from '../model/address.ts';
+import type { Family } from '../model/address.ts';
+import { addressBytes, addressOfBytes } from '../model/address-bytes.ts';
 import type { Protocol } from '../model/service-row.ts';
+import type { NetfilterMessage, ReadAttributes } from '../netlink.ts';
 import type { Flow } from './forget.ts';
-
-/** Writes attributes of a netlink message; numbers are big-endian. */
-export interface AttributeWriter {
-  u8(type: number, value: number): void;
-  u16(type: number, value: number): void;
-  u32(type: number, value: number): void;
-  bytes(type: number, value: Uint8Array): void;
-  nested(type: number, write: () => void): void;
-}
-
-/** What is sent: a message's type, flags, and attributes behind its nfgenmsg. */
-export interface ConntrackMessage {
-  readonly type: number;
-  readonly flags: number;
-  readonly family: Family;
-  write(attributes: AttributeWriter): void;
-}
 
 /** A flow as the kernel told it, with what it takes to delete this one and no successor. */
 export interface KernelFlow extends Flow {
@@ -67,7 +52,7 @@ const addressAttributes: Readonly<Record<Family, readonly [number, number]>> = {
  * IPv6 addresses are for the reader to compare: the kernel's own comparison leaves out the equal ones
  * (ctnetlink_filter_match_tuple of net/netfilter/nf_conntrack_netlink.c, seen on 6.18).
  */
-export function dumpMessage(family: Family, protocol: Protocol, to: string | undefined, port: number): ConntrackMessage {
+export function dumpMessage(family: Family, protocol: Protocol, to: string | undefined, port: number): NetfilterMessage {
   const address = family === 'ip' ? to : undefined;
   const flags = CTA_FILTER_F_CTA_PROTO_NUM | CTA_FILTER_F_CTA_PROTO_DST_PORT | (address === undefined ? 0 : CTA_FILTER_F_CTA_IP_DST);
   return {
@@ -98,7 +83,7 @@ export function dumpMessage(family: Family, protocol: Protocol, to: string | und
 }
 
 /** Deletes one flow. The ID keeps a successor with the same addresses and ports alive. */
-export function deleteMessage(family: Family, { tuple, id, zone }: KernelFlow): ConntrackMessage {
+export function deleteMessage(family: Family, { tuple, id, zone }: KernelFlow): NetfilterMessage {
   return {
     type: NFNL_SUBSYS_CTNETLINK | IPCTNL_MSG_CT_DELETE,
     flags: NLM_F_REQUEST | NLM_F_ACK,
@@ -110,9 +95,6 @@ export function deleteMessage(family: Family, { tuple, id, zone }: KernelFlow): 
     },
   };
 }
-
-/** Splits a payload into attributes by type. */
-export type ReadAttributes = (payload: Buffer, from?: number) => Map<number, Buffer>;
 
 const nfgenmsgBytes = 4;
 
@@ -151,22 +133,4 @@ function placeOf(
   const port = read(proto).get(end === 'source' ? CTA_PROTO_SRC_PORT : CTA_PROTO_DST_PORT);
   if (address?.length !== (family === 'ip' ? 4 : 16) || port?.length !== 2) return undefined;
   return { address: addressOfBytes(address), port: port.readUInt16BE(0) };
-}
-
-function addressBytes(family: Family, text: string): Buffer {
-  if (family === 'ip') return Buffer.from(text.split('.').map(Number));
-  // RFC 5952 text: at most one `::`, and no dotted part but for mapped addresses, which are IPv4 here.
-  const [head = '', tail] = text.split('::');
-  const groups = (part: string): number[] => (part === '' ? [] : part.split(':').map((group) => Number.parseInt(group, 16)));
-  const [first, last] = [groups(head), groups(tail ?? '')];
-  const all = [...first, ...Array.from({ length: 8 - first.length - last.length }, () => 0), ...last];
-  const bytes = Buffer.alloc(16);
-  all.forEach((group, i) => void bytes.writeUInt16BE(group, 2 * i));
-  return bytes;
-}
-
-function addressOfBytes(bytes: Buffer): string {
-  if (bytes.length === 4) return [...bytes].join('.');
-  const groups = Array.from({ length: 8 }, (_, i) => bytes.readUInt16BE(2 * i).toString(16));
-  return parseAddress(groups.join(':'))?.text ?? groups.join(':');
 }

@@ -3,15 +3,16 @@ import type { Clock } from '../../agent/base/clock.ts';
 import { hasCode, messageOf } from '../../agent/base/errors.ts';
 import type { Log } from '../../agent/base/log.ts';
 import type { Family } from '../model/address.ts';
+import type { NetfilterMessage, ReadAttributes } from '../netlink.ts';
 import type { Commit } from '../programmed.ts';
-import { type ConntrackMessage, deleteMessage, dumpMessage, parseFlow, type ReadAttributes } from './codec.ts';
+import { deleteMessage, dumpMessage, parseFlow } from './codec.ts';
 import { type ForgetRequest, forgetRequests, isForgotten } from './forget.ts';
 
 export interface ConntrackOptions {
   readonly clock: Clock;
   readonly log: Log;
   /** Sends a message to NETLINK_NETFILTER and resolves with the payloads of the answer. Throws `NotFound` for a flow that is gone. */
-  readonly request: (message: ConntrackMessage) => Promise<readonly Buffer[]>;
+  readonly request: (message: NetfilterMessage) => Promise<readonly Buffer[]>;
   readonly read: ReadAttributes;
   /** The node's own addresses of now. */
   readonly localAddresses: () => ReadonlySet<string>;

@@ -5,12 +5,12 @@ import { systemClock } from '../../agent/base/clock.ts';
 import type { Backend } from '../../proxy/backends/backend.ts';
 import { createIptables, type Variant } from '../../proxy/backends/iptables/iptables.ts';
 import { createIptablesBackend } from '../../proxy/backends/iptables/worker.ts';
-import { createNft } from '../../proxy/backends/nftables/nft.ts';
 import { createNftables } from '../../proxy/backends/nftables/worker.ts';
 import type { Family } from '../../proxy/model/address.ts';
 import { type Client, contracts, type Probe, servers } from './contract.ts';
 import { drive } from './drive.ts';
 import { hasLegacy, resetNode } from './iptables.ts';
+import { netfilterOn, type Transport } from './netfilter.ts';
 import { addresses, createNetwork, type Network, networkFiles, type Place } from './network.ts';
 
 const places: Record<Client, Place> = { node: 'node', 'pod-a': 'pod-a', 'pod-b': 'pod-b', outside: 'outside', guest: 'outside' };
@@ -52,12 +52,10 @@ async function reached({ from, to, protocol = 'tcp' }: Probe): Promise<{ is: str
 
 const nodeAddresses = new Set(['172.30.0.2', '10.244.1.1', '127.0.0.1', 'fd30::2']);
 
-const nftablesOn = (family: Family): Backend =>
-  createNftables(
-    family,
-    createNft(family, { clock: systemClock, command: [...network.inside('node'), 'nft'], files: networkFiles(network) }),
-    () => performance.now(),
-  );
+const nftablesOn =
+  (transport: Transport) =>
+  (family: Family): Backend =>
+    createNftables(family, netfilterOn(network, transport, family), () => performance.now());
 
 const iptablesOn =
   (variant: Variant) =>
@@ -67,7 +65,8 @@ const iptablesOn =
   };
 
 const backends: Record<string, (family: Family) => Backend> = {
-  nftables: nftablesOn,
+  nftables: nftablesOn('netlink'),
+  'nftables, text': nftablesOn('text'),
   'iptables, nft': iptablesOn('nft'),
   ...(hasLegacy() && { 'iptables, legacy': iptablesOn('legacy') }),
 };

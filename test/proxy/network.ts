@@ -29,6 +29,8 @@ export const addresses6 = {
 export interface Network extends AsyncDisposable {
   /** The command that runs what follows in a namespace. */
   inside(place: Place): string[];
+  /** The file of a namespace. */
+  namespace(place: Place): string;
   run(place: Place, ...argv: string[]): string;
   ask(place: Place, request: PeerRequest): Promise<readonly PeerAnswer[]>;
 }
@@ -69,6 +71,7 @@ export async function createNetwork(): Promise<Network> {
   }
   return {
     inside: (place) => ['ip', 'netns', 'exec', name(place)],
+    namespace: (place) => `/run/netns/${name(place)}`,
     run: (place, ...argv) => execFileSync('ip', ['netns', 'exec', name(place), ...argv], { encoding: 'utf8' }),
     ask: async (place, request) => await (peers.get(place) as Peer).ask(request),
     [Symbol.asyncDispose]: async () => end(),

@@ -1,7 +1,11 @@
 // Which backends program Services, by mode, and what has to follow their changes.
 import type { Backend } from '../../../proxy/backends/backend.ts';
+
 import { createIptables } from '../../../proxy/backends/iptables/iptables.ts';
 import { createIptablesBackend, removeIptables } from '../../../proxy/backends/iptables/worker.ts';
+
+import { createNetlinkElements } from '../../../proxy/backends/nftables/netlink.ts';
+
 import { createNft } from '../../../proxy/backends/nftables/nft.ts';
 import { createNftables } from '../../../proxy/backends/nftables/worker.ts';
 import { startConntrack } from '../../../proxy/conntrack/worker.ts';
@@ -14,7 +18,7 @@ import type { ProxyMode } from '../../config/proxy/defaults.ts';
 import { netfilterProtocol, openNetlink, readAttributes } from '../../drivers/netlink/netlink.ts';
 import { readNetwork } from '../../drivers/proc/machine.ts';
 import { readSysctl } from '../../drivers/proc/sysctl.ts';
-import { conntrackRequest } from './proxy-conntrack.ts';
+import { netfilterRequest, netfilterSocket } from './proxy-netlink.ts';
 
 export interface BackendsOptions {
   readonly mode: ProxyMode;
@@ -51,6 +55,9 @@ export function requireMode(mode: ProxyMode): void {
 /** Opens what the mode needs. The backends are closed by the proxy that uses them. Throws AgentError `NotSupported` for a mode that is not there. */
 export function openBackends({ mode, minSyncPeriod, clock, log, forgotten }: BackendsOptions, served: readonly Family[]): Backends {
   requireMode(mode);
+  const netlink = openNetlink(netfilterProtocol);
+  // Of its own: dumps of tracked connections must not hold up changes.
+  const tables = openNetlink(netfilterProtocol);
   const backends = served.map((family) =>
     mode === 'iptables'
       ? onceComplete(
@@ -59,17 +66,16 @@ export function openBackends({ mode, minSyncPeriod, clock, log, forgotten }: Bac
           log,
         )
       : onceComplete(
-          createNftables(family, createNft(family, { clock }), clock.mono),
+          createNftables(family, createNetlinkElements(family, createNft(family, { clock, log }), netfilterSocket(tables)), clock.mono),
           (signal) => removeIptablesRules(family, clock, signal),
           log,
         ),
   );
-  const netlink = openNetlink(netfilterProtocol);
   let localAddresses: ReadonlySet<string> = new Set();
   const conntrack = startConntrack({
     clock,
     log,
-    request: conntrackRequest(netlink),
+    request: netfilterRequest(netlink),
     read: readAttributes,
     localAddresses: () => localAddresses,
     observe: forgotten,
@@ -89,6 +95,7 @@ export function openBackends({ mode, minSyncPeriod, clock, log, forgotten }: Bac
     async [Symbol.asyncDispose]() {
       await conntrack[Symbol.asyncDispose]();
       await netlink[Symbol.asyncDispose]();
+      await tables[Symbol.asyncDispose]();
     },
   };
 }
@@ -128,8 +135,9 @@ export async function handOver(clock: Clock, signal: AbortSignal): Promise<void>
 }
 
 async function removeOwnTable(family: Family, clock: Clock, signal: AbortSignal): Promise<void> {
-  await using nft = createNft(family, { clock });
-  await nft.remove(signal).catch(unlessMissing);
+  await using netlink = openNetlink(netfilterProtocol);
+  await using tables = createNetlinkElements(family, createNft(family, { clock }), netfilterSocket(netlink));
+  await tables.remove(signal).catch(unlessMissing);
 }
 
 /** Of both variants of the binaries. */

@@ -11,10 +11,14 @@ const SOCK_RAW = 3;
 const SOCK_CLOEXEC = 0o2000000;
 const SOL_SOCKET = 1;
 const SO_RCVTIMEO = 20;
+const SO_SNDBUFFORCE = 32;
 const SO_RCVBUFFORCE = 33;
+const SOL_NETLINK = 270;
+const NETLINK_CAP_ACK = 10;
 
 const NLMSG_ERROR = 2;
 const NLMSG_DONE = 3;
+const NLM_F_DUMP_INTR = 0x10;
 const headerBytes = 16;
 
 // A dump comes in pieces of at most 32 KiB; the kernel writes as much as the reader's buffer takes.
@@ -22,6 +26,8 @@ const receiveBytes = 64 * 1024;
 // What the kernel keeps for a reader that is slower than it.
 const queueBytes = 8 * 1024 * 1024;
 const timeoutSeconds = 10;
+// The largest batch that may be written. It takes no memory before there is such a one.
+const sendBytes = 64 * 1024 * 1024;
 
 /** One message of an answer: its type, and what follows the netlink header. */
 export interface NetlinkMessage {
@@ -34,9 +40,22 @@ export interface Netlink extends AsyncDisposable {
   /**
    * Sends one message, whose header's length and sequence number are filled in here, and resolves with the answer's messages.
    * The message asks for an acknowledgement (NLM_F_ACK) or a dump (NLM_F_DUMP). Throws AgentError with the errno's code
-   * (`NotFound`, `PermissionDenied`, `InvalidArgument`, …).
+   * (`NotFound`, `PermissionDenied`, `InvalidArgument`, …), and `Interrupted` for a dump that a change made inconsistent.
    */
   request(message: Buffer): Promise<NetlinkMessage[]>;
+  /**
+   * Sends messages in one datagram: a batch of nfnetlink, from its begin to its end. `acknowledged` is the index of the last
+   * message that asks for an acknowledgement. Resolves with what the kernel refused first, undefined when it took all.
+   * Throws AgentError when the socket fails.
+   */
+  batch(messages: readonly Buffer[], acknowledged: number): Promise<BatchRefusal | undefined>;
+}
+
+/** A message of a batch that the kernel refused, and with it the whole batch. */
+export interface BatchRefusal {
+  readonly index: number;
+  /** With the errno's code. */
+  readonly error: AgentError;
 }
 
 type Call = (...args: unknown[]) => number;
@@ -47,6 +66,7 @@ interface Calls {
   readonly bind: Call;
   readonly setsockopt: Call;
   readonly send: Call;
+  readonly sendAsync: AsyncCall;
   readonly recv: AsyncCall;
   readonly close: Call;
 }
@@ -57,11 +77,14 @@ let errnoNames: Map<number, string> | undefined;
 function libc(): Calls {
   if (calls === undefined) {
     const lib = koffi.load('libc.so.6');
+    const send = lib.func('long send(int fd, const void *buffer, size_t length, int flags)');
     calls = {
       socket: lib.func('int socket(int domain, int type, int protocol)') as Call,
       bind: lib.func('int bind(int fd, const void *address, uint32_t length)') as Call,
       setsockopt: lib.func('int setsockopt(int fd, int level, int name, const void *value, uint32_t length)') as Call,
-      send: lib.func('long send(int fd, const void *buffer, size_t length, int flags)') as Call,
+      send: send as Call,
+      // A batch waits for the transactions of others.
+      sendAsync: send.async as AsyncCall,
       // On a worker thread: a dump of a large table takes longer than the event loop may be held.
       recv: lib.func('long recv(int fd, _Out_ void *buffer, size_t length, int flags)').async as AsyncCall,
       close: lib.func('int close(int fd)') as Call,
@@ -78,7 +101,7 @@ function errorOf(errno: number, what: string): AgentError {
 
 /** Opens a socket of a netlink protocol in the network namespace of this process. Throws AgentError. */
 export function openNetlink(protocol: number): Netlink {
-  const { socket, bind, setsockopt, send, recv, close } = libc();
+  const { socket, bind, setsockopt, send, sendAsync, recv, close } = libc();
   const fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol);
   if (fd < 0) throw errorOf(koffi.errno(), 'cannot open a netlink socket');
   const address = Buffer.alloc(12);
@@ -91,10 +114,16 @@ export function openNetlink(protocol: number): Netlink {
   const timeout = Buffer.alloc(16);
   timeout.writeBigInt64LE(BigInt(timeoutSeconds), 0);
   setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, timeout, timeout.length);
-  const size = Buffer.alloc(4);
-  size.writeInt32LE(queueBytes);
+  const set = (level: number, name: number, value: number): void => {
+    const bytes = Buffer.alloc(4);
+    bytes.writeInt32LE(value);
+    setsockopt(fd, level, name, bytes, bytes.length);
+  };
   // Without CAP_NET_ADMIN the default stays, which holds what is asked for here in all but odd cases.
-  setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, size, size.length);
+  set(SOL_SOCKET, SO_RCVBUFFORCE, queueBytes);
+  set(SOL_SOCKET, SO_SNDBUFFORCE, sendBytes);
+  // An error repeats the header of what it is about, and not all of it: a message may be as large as the reader's buffer.
+  set(SOL_NETLINK, NETLINK_CAP_ACK, 1);
 
   const received = Buffer.alloc(receiveBytes);
   let sequence = 0;
@@ -125,12 +154,50 @@ export function openNetlink(protocol: number): Netlink {
     }
   }
 
+  function write(bytes: Buffer): Promise<void> {
+    return new Promise((resolve, reject) => {
+      sendAsync(fd, bytes, bytes.length, 0, (error, length) => {
+        const errno = koffi.errno();
+        if (error !== null) reject(new AgentError('Internal', `cannot write to netlink: ${error.message}`, { cause: error }));
+        else if (length >= 0) resolve();
+        else reject(errorOf(errno, 'cannot write to netlink'));
+      });
+    });
+  }
+
+  async function exchangeBatch(messages: readonly Buffer[], acknowledged: number): Promise<BatchRefusal | undefined> {
+    if (closed) throw new AgentError('Closed', 'the netlink socket is closed');
+    const first = (sequence + 1) >>> 0;
+    for (const message of messages) {
+      sequence = (sequence + 1) >>> 0;
+      message.writeUInt32LE(message.length, 0);
+      message.writeUInt32LE(sequence, 8);
+    }
+    await write(Buffer.concat(messages));
+    let refusal: BatchRefusal | undefined;
+    for (;;) {
+      const length = await receive();
+      for (const { type, sequence: answered, payload } of messagesIn(received.subarray(0, length))) {
+        const index = (answered - first) >>> 0;
+        // What comes late of a batch that failed is not of this one.
+        if (index >= messages.length || type !== NLMSG_ERROR) continue;
+        const errno = -payload.readInt32LE(0);
+        if (errno !== 0) refusal ??= { index, error: errorOf(errno, 'the kernel refused a netlink batch') };
+        // An error of the begin is one of the whole: nothing else is sure to follow.
+        if (index === acknowledged || (index === 0 && errno !== 0)) return refusal;
+      }
+    }
+  }
+
+  function inTurn<T>(run: () => Promise<T>): Promise<T> {
+    const result = last.then(run);
+    last = result.catch(() => undefined);
+    return result;
+  }
+
   return {
-    request(message) {
-      const result = last.then(() => exchange(message));
-      last = result.catch(() => undefined);
-      return result;
-    },
+    request: (message) => inTurn(() => exchange(message)),
+    batch: (messages, acknowledged) => inTurn(() => exchangeBatch(messages, acknowledged)),
     async [Symbol.asyncDispose]() {
       if (closed) return;
       closed = true;
@@ -140,19 +207,37 @@ export function openNetlink(protocol: number): Netlink {
   };
 }
 
-/** Takes the messages of one datagram; true when the answer is complete. Throws AgentError for an error message. */
-export function collect(datagram: Buffer, sequence: number, answer: NetlinkMessage[]): boolean {
+interface Received extends NetlinkMessage {
+  readonly flags: number;
+  readonly sequence: number;
+  /** Port ID of the socket whose request it belongs to; 0 for the kernel's own. */
+  readonly portId: number;
+}
+
+/** The messages of one datagram; a malformed end is left out. Payloads are views. */
+export function* messagesIn(datagram: Buffer): Generator<Received> {
   let at = 0;
-  let complete = false;
   while (at + headerBytes <= datagram.length) {
     const length = datagram.readUInt32LE(at);
-    if (length < headerBytes || at + length > datagram.length) break;
-    const type = datagram.readUInt16LE(at + 4);
-    const mine = datagram.readUInt32LE(at + 8) === sequence;
-    const payload = datagram.subarray(at + headerBytes, at + length);
+    if (length < headerBytes || at + length > datagram.length) return;
+    yield {
+      type: datagram.readUInt16LE(at + 4),
+      flags: datagram.readUInt16LE(at + 6),
+      sequence: datagram.readUInt32LE(at + 8),
+      portId: datagram.readUInt32LE(at + 12),
+      payload: datagram.subarray(at + headerBytes, at + length),
+    };
     at += (length + 3) & ~3;
+  }
+}
+
+/** Takes the messages of one datagram; true when the answer is complete. Throws AgentError for an error message. */
+export function collect(datagram: Buffer, sequence: number, answer: NetlinkMessage[]): boolean {
+  let complete = false;
+  for (const { type, flags, sequence: answered, payload } of messagesIn(datagram)) {
     // What comes late of a request that failed is not of this one.
-    if (!mine) continue;
+    if (answered !== sequence) continue;
+    if ((flags & NLM_F_DUMP_INTR) !== 0) throw new AgentError('Interrupted', 'what netlink lists changed meanwhile');
     if (type === NLMSG_ERROR || type === NLMSG_DONE) {
       // A dump that breaks off says so in its last message (netlink_dump of net/netlink/af_netlink.c).
       const errno = payload.length < 4 ? 0 : -payload.readInt32LE(0);

@@ -32,7 +32,14 @@ export function createNft(family: Family, options: NftOptions): Netfilter {
   }
 
   async function terse(signal: AbortSignal): Promise<Listing | undefined> {
-    const text = await ruleset(signal);
+    let text: string;
+    try {
+      text = await ruleset(signal);
+    } catch (error) {
+      if (!hasCode(error, 'NftCrashed')) throw error;
+      // On a set of somebody else (kubernetes#136786). A list of one table looks at no other.
+      text = (await nft.list(['-t', 'list', 'table', family, tableName], signal)) ?? '';
+    }
     const start = text.indexOf(`table ${table} {\n`);
     return start < 0 ? undefined : parseListing(text.slice(start, text.indexOf('\n}\n', start) + 3));
   }
