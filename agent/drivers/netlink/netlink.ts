@@ -215,7 +215,7 @@ interface Received extends NetlinkMessage {
 }
 
 /** The messages of one datagram; a malformed end is left out. Payloads are views. */
-export function* messagesIn(datagram: Buffer): Generator<Received> {
+function* messagesIn(datagram: Buffer): Generator<Received> {
   let at = 0;
   while (at + headerBytes <= datagram.length) {
     const length = datagram.readUInt32LE(at);
