@@ -56,6 +56,26 @@ const mountsOf = (pid: number): { mounts: string[]; namespaces: string[] } => {
   return { mounts, namespaces };
 };
 
+/** Empty for one that has ended meanwhile. */
+const commandLine = (pid: number): string => {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ').trim();
+  } catch {
+    return '';
+  }
+};
+
+/** The nft that a living agent or proxy keeps while it has something to say to it. One whose parent has died is left behind. */
+const isProxyHelper = (pid: number): boolean => {
+  if (!/(^|\/)nft -i$/.test(commandLine(pid))) return false;
+  try {
+    const parent = /^PPid:\s+(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? '0';
+    return / (run|proxy) .*--(proxy-)?config=/.test(commandLine(Number(parent)));
+  } catch {
+    return true; // ended meanwhile
+  }
+};
+
 /** Command lines of the processes in the node's cgroups, but for the components of the lab: those may be restarted. */
 const processesOf = (lab: LabRecord, node: string): string[] => {
   const paths = labPaths(lab.name);
@@ -64,14 +84,8 @@ const processesOf = (lab: LabRecord, node: string): string[] => {
   return (
     [paths.node(node).cgroup, ...components.map(([name]) => `${paths.cgroup}/sys/${name.replaceAll('/', '-')}`)]
       .flatMap((cgroup) => processesIn(cgroup))
-      .filter((pid) => !own.has(pid))
-      .map((pid) => {
-        try {
-          return readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ').trim();
-        } catch {
-          return ''; // ended meanwhile
-        }
-      })
+      .filter((pid) => !own.has(pid) && !isProxyHelper(pid))
+      .map(commandLine)
       .filter((text) => text !== '')
       // What has put a component into the node's namespaces waits for its end; the command line of the holder's own is its whole script.
       .filter((text) => !text.startsWith('nsenter ') && !text.startsWith('unshare ') && text !== 'sleep infinity')
