@@ -48,7 +48,7 @@ const keyOf = (value: unknown): string | undefined => {
 
 function flatten(path: string, value: unknown, side: Side, into: string[]): void {
   if (Array.isArray(value)) {
-    const keys = value.map(keyOf);
+    const keys = value.map(keyOf).map((key) => (key === undefined ? undefined : plain(key, side)));
     if (value.length > 0 && keys.every((key) => key !== undefined) && new Set(keys).size === keys.length) {
       into.push(`${path} order = ${keys.join(' ')}`);
       for (const [i, each] of value.entries()) flatten(`${path}{${keys[i]}}`, each, side, into);
