@@ -3,22 +3,23 @@
 import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { systemClock } from '../../agent/base/clock.ts';
-import { createNft } from '../../proxy/backends/nftables/nft.ts';
 import { createNftables } from '../../proxy/backends/nftables/worker.ts';
 import { anEndpoint, aService, aSlice } from '../fakes/services.ts';
 import { type Driven, drive } from '../proxy/drive.ts';
-import { createNetwork, type Network, networkFiles } from '../proxy/network.ts';
+import { netfilterOn } from '../proxy/netfilter.ts';
+import { createNetwork, type Network } from '../proxy/network.ts';
 import type { PeerAnswer } from '../proxy/peer.ts';
 
 const { values } = parseArgs({
   options: {
     counts: { type: 'string', default: '100,1000,5000,10000' },
     changes: { type: 'string', default: '15' },
+    transport: { type: 'string', default: 'netlink' },
     help: { type: 'boolean', default: false },
   },
 });
 if (values.help) {
-  process.stdout.write('usage: node test/bench/services.ts [--counts 100,1000,5000,10000] [--changes 15]\n');
+  process.stdout.write('usage: node test/bench/services.ts [--counts 100,1000,5000,10000] [--changes 15] [--transport netlink|text]\n');
   process.exit(0);
 }
 
@@ -98,11 +99,7 @@ async function sampled(network: Network, count: number): Promise<void> {
 async function measure(network: Network, count: number): Promise<void> {
   network.run('node', 'nft', 'flush', 'ruleset');
   const backend = () =>
-    createNftables(
-      'ip',
-      createNft('ip', { clock: systemClock, command: [...network.inside('node'), 'nft'], files: networkFiles(network) }),
-      () => performance.now(),
-    );
+    createNftables('ip', netfilterOn(network, values.transport === 'text' ? 'text' : 'netlink'), () => performance.now());
   const objects = Array.from({ length: count }, (_, index) => [serviceOf(index), sliceOf(index)]).flat();
   globalThis.gc?.();
   const before = process.memoryUsage();
