@@ -180,7 +180,7 @@ const bringUp = async (name: string, options: LabOptions, step: Step): Promise<L
     bootId: bootId(),
     agent,
     proxyMode: options.proxyMode ?? 'nftables',
-    // Ours has nftables mode alone so far.
+    // What the suite proxy-iptables looks at, upstream's nfacct counters, ours has not.
     proxy: options.proxy ?? (agent === 'keelson' && (options.proxyMode ?? 'nftables') === 'nftables' ? 'keelson' : 'upstream'),
     runtime: runtimeKind,
     bootstrapToken: newBootstrapToken(),
