@@ -350,7 +350,7 @@ describe('volumes on the node', { skip: process.getuid?.() !== 0 && 'needs root'
     fs.symlinkSync('/etc', at('e', 'dir/x'));
     await assert.rejects(
       volumes.mountsFor(pod, container, how, signal),
-      /^AgentError: failed to create subPath directory for volumeMount "e" of container "c"$/,
+      /^AgentError: failed to prepare subPath for volumeMount "e" of container "c"$/,
     );
     fs.writeFileSync(at('e', 'env'), "A='1'\n");
     assert.equal(await volumes.readFile(pod, 'e', 'env', signal), "A='1'\n");
