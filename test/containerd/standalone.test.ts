@@ -88,8 +88,8 @@ const inventory = (): Record<string, unknown> => ({
   cgroups: globSync('/sys/fs/cgroup/{keelson,*/keelson}'),
   processes: readdirSync('/proc').filter((pid) => /^\d+$/.test(pid) && commandOf(pid).includes('/keelson/standalone')),
   folders: [lib, run, `${run}.lock`, '/run/keelson/keelson.sock', '/var/lib/keelson', '/run/keelson', '/var/lib/cni'].filter(
-    // Empty, it is what a lab's nodes mount theirs on, and labs come and go beside this test.
-    (path) => existsSync(path) && (path !== '/var/lib/keelson' || readdirSync(path).length > 0),
+    // Empty, they are what a lab's nodes mount theirs on, and labs come and go beside this test.
+    (path) => existsSync(path) && (!/^\/(var\/lib|run)\/keelson$/.test(path) || readdirSync(path).length > 0),
   ),
   logLinks: globSync('/var/log/containers/*').filter((file) => readlinkSync(file).startsWith(lib)),
   cniResults: globSync('/var/lib/cni/results/keelson-*'),
