@@ -223,6 +223,8 @@ export function createFamilyLoop(options: FamilyLoopOptions): FamilyLoop {
     const before = phase;
     await settle(signal);
     if (phase !== before) return clock.mono();
+    // One whose frontends another Service has taken over has nothing to be tried again.
+    for (const service of culprits.keys()) if (!state.isPending(service)) culprits.delete(service);
     return Math.min(nextAuditAt, ...[...culprits.values()].map(({ retryAt }) => retryAt));
   }
 

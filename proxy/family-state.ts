@@ -30,6 +30,8 @@ export interface FamilyState {
   next(limit: number, except: (service: string) => boolean): ServiceChanges[];
   /** Whether anything is to be done for others than `except`. */
   hasNext(except: (service: string) => boolean): boolean;
+  /** Whether anything is to be done for this Service. */
+  isPending(service: string): boolean;
   /** The kernel acknowledged these. Returns what became of the frontends. */
   committed(batches: readonly ServiceChanges[]): Commit[];
   /** What the kernel has acknowledged for a key. */
@@ -110,6 +112,7 @@ export function createFamilyState(family: Family): FamilyState {
       return batches;
     },
     hasNext: (except) => pending.keys().some((service) => !except(service)),
+    isPending: (service) => pending.has(service),
     committed(batches) {
       const commits: Commit[] = [];
       for (const { key, frontend } of batches.flatMap(({ changes }) => changes)) {

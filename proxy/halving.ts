@@ -15,7 +15,7 @@ export interface BatchResult {
   readonly refused: readonly { readonly batch: ServiceChanges; readonly error: AgentError }[];
 }
 
-/** So many culprits and nobody else: the kernel or its tool refuses everything. */
+/** So many culprits, and so many others from all over the batch too: the kernel or its tool refuses everything. */
 const hopeless = 8;
 
 /**
@@ -42,7 +42,8 @@ export async function applyHalving(
       if (!hasCode(error, batchRefused)) throw error;
       if (part.length === 1) {
         refused.push({ batch: first, error });
-        if (applied.length === 0 && refused.length === hopeless) throw new AgentError('BackendFailed', error.message, { cause: error });
+        if (applied.length === 0 && refused.length === hopeless && !(await anyOtherWorks()))
+          throw new AgentError('BackendFailed', error.message, { cause: error });
         return;
       }
       const middle = part.length >> 1;
@@ -52,6 +53,25 @@ export async function applyHalving(
     }
     applied.push(...part);
     onApplied(part);
+  }
+
+  /** The culprits may be those who come first, such as all of one namespace: they must not keep everybody else waiting. */
+  async function anyOtherWorks(): Promise<boolean> {
+    const others = batches.slice(batches.indexOf(refused[hopeless - 1]?.batch as ServiceChanges) + 1);
+    const stride = Math.max(1, Math.floor(others.length / hopeless));
+    for (const other of others.filter((_, index) => index % stride === stride - 1).slice(0, hopeless)) {
+      try {
+        await apply(other.changes);
+      } catch (error) {
+        if (!hasCode(error, batchRefused)) throw error;
+        continue;
+      }
+      // It comes again with its half, which costs nothing: it is nothing new then.
+      applied.push(other);
+      onApplied([other]);
+      return true;
+    }
+    return false;
   }
 
   await attempt(batches);
