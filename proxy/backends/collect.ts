@@ -25,6 +25,12 @@ export function collect(
   return new Promise((resolve, reject) => {
     const [file = tool.name, ...first] = command;
     const child = spawn(file, [...first, ...args], { signal, killSignal: 'SIGKILL' });
+    // Heard first, and nothing else without a process: where descriptors have run out it has no streams either.
+    child.on('error', (error: NodeJS.ErrnoException) => {
+      if (error.code === 'ENOENT') reject(missing(tool, file, error));
+      else reject(signal.aborted ? signal.reason : error);
+    });
+    if (child.pid === undefined) return;
     const out: string[] = [];
     const err: string[] = [];
     child.stdout.setEncoding('utf8').on('data', (chunk: string) => void out.push(chunk));
@@ -32,10 +38,6 @@ export function collect(
     // A process that died as it read; `close` tells of it.
     child.stdin.on('error', () => undefined);
     child.stdin.end(input);
-    child.on('error', (error: NodeJS.ErrnoException) => {
-      if (error.code === 'ENOENT') reject(missing(tool, file, error));
-      else reject(signal.aborted ? signal.reason : error);
-    });
     child.on('close', (code, killedBy) => {
       if (code === null || code > 128) reject(crash(tool, code, killedBy, err.join('')));
       // What a shell or `ip netns exec` answers for a command that is not there.

@@ -40,6 +40,7 @@ export function startConntrack(options: ConntrackOptions): Conntrack {
       try {
         const local = options.localAddresses();
         for (const payload of await options.request(dumpMessage(family, protocol, address, port))) {
+          if (closed) return;
           const flow = parseFlow(family, payload, options.read);
           if (flow === undefined || !isForgotten(flow, request, (text) => local.has(text))) continue;
           if (await drop(family, flow)) deleted++;

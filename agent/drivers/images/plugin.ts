@@ -25,6 +25,9 @@ export function createRunPlugin(binDir: string, environment: NodeJS.ProcessEnv):
         signal,
         killSignal: 'SIGKILL',
       });
+      // Heard first, and nothing else without a process: where descriptors have run out it has no streams either.
+      child.on('error', (error) => fail(error.message, error));
+      if (child.pid === undefined) return;
       const output = { stdout: '', stderr: '' };
       for (const stream of ['stdout', 'stderr'] as const) {
         child[stream].setEncoding('utf8').on('data', (text: string) => {
@@ -32,7 +35,6 @@ export function createRunPlugin(binDir: string, environment: NodeJS.ProcessEnv):
           if (output[stream].length > longestOutput) child.kill('SIGKILL');
         });
       }
-      child.on('error', (error) => fail(error.message, error));
       child.on('close', (code, killedBy) => {
         if (code === 0) resolve(output.stdout);
         else fail(`${code === null ? `signal: ${killedBy}` : `exit status ${code}`}: ${output.stderr.slice(0, 4096).trim()}`);

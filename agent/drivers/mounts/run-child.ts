@@ -30,13 +30,18 @@ export function runInChild<K extends OperationName>(
       signal.removeEventListener('abort', onAbort);
       finish();
     };
+    // Heard first, and nothing else without a process: where descriptors have run out it has no streams either.
+    child.on('error', (error) =>
+      settle(() => reject(new AgentError('Internal', `cannot start the mount helper: ${error.message}`, { cause: error }))),
+    );
+    if (child.pid === undefined) return;
     // A child in an uninterruptible wait dies only when the wait ends; the caller goes on now, and the child is left behind.
-    const onAbort = (): void => {
+    function onAbort(): void {
       child.kill('SIGKILL');
       child.unref();
       child.stdout.destroy();
       settle(() => reject(signal.reason));
-    };
+    }
     signal.addEventListener('abort', onAbort, { once: true });
     child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
       const lines = (out + chunk).split('\n');
@@ -47,9 +52,6 @@ export function runInChild<K extends OperationName>(
       }
       out = lines.join('\n');
     });
-    child.on('error', (error) =>
-      settle(() => reject(new AgentError('Internal', `cannot start the mount helper: ${error.message}`, { cause: error }))),
-    );
     child.on('close', (code, killedBy) => {
       settle(() => {
         const answer = parseLine(out);

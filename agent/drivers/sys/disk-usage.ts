@@ -55,6 +55,9 @@ function du(options: readonly string[], paths: readonly string[], signal: AbortS
       stdio: ['ignore', 'pipe', 'ignore'],
       env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C' },
     });
+    // Heard first, and nothing else without a process: where descriptors have run out it has no streams either.
+    child.on('error', (error) => reject(new AgentError('Unavailable', `cannot run du (coreutils): ${error.message}`, { cause: error })));
+    if (child.pid === undefined) return;
     let output = '';
     const kill = (): void => {
       child.kill('SIGKILL');
@@ -70,10 +73,6 @@ function du(options: readonly string[], paths: readonly string[], signal: AbortS
     else signal.addEventListener('abort', kill, { once: true });
     child.stdout.setEncoding('utf8').on('data', (text: string) => {
       output += text;
-    });
-    child.on('error', (error) => {
-      signal.removeEventListener('abort', kill);
-      reject(new AgentError('Unavailable', `cannot run du (coreutils): ${error.message}`, { cause: error }));
     });
     child.on('close', finish);
   });

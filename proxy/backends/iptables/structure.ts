@@ -90,12 +90,14 @@ export function structureOf(family: Family, settings: BackendSettings, liberalTc
 /** The mask of the one bit that is ours. */
 export const markOf = (bit: number): string => `0x${(2 ** bit).toString(16)}`;
 
+const markChain: ChainId = 'nat KUBE-MARK-MASQ';
+
 function exactChains(bit: number, liberalTcp: boolean): Map<ChainId, string[]> {
   const mark = markOf(bit);
   const invalid = ruleText({ matches: ['-m conntrack --ctstate INVALID'], jump: 'DROP' });
   const marked = `-m mark --mark ${mark}/${mark}`;
   return new Map<ChainId, string[]>([
-    ['nat KUBE-MARK-MASQ', [ruleText({ jump: `MARK --set-xmark ${mark}/${mark}` })]],
+    [markChain, [ruleText({ jump: `MARK --set-xmark ${mark}/${mark}` })]],
     [
       'nat KUBE-POSTROUTING',
       [
@@ -173,7 +175,8 @@ export function removals(found: Listing, isService: (name: string) => boolean): 
   const add = (table: TableName, line: string): void => void lines.set(table, [...(lines.get(table) ?? []), line]);
   for (const { table, from, rule } of jumps)
     for (const raw of found.get(chainId(table, from)) ?? []) if (canonical(raw) === rule) add(table, `-D ${from} ${raw}`);
-  // A chain that somebody else's rule still leads to cannot go; it is emptied.
+  // A chain that somebody else's rule still leads to cannot go; it is emptied, but for the one that others are known to use:
+  // CNI's portmap masquerades by KUBE-MARK-MASQ (its externalSetMarkChain).
   const known = new Set(jumps.map(({ table, from, rule }) => `${table} ${from} ${rule}`));
   const kept = new Set<ChainId>();
   for (const [id, rules] of found) {
@@ -181,6 +184,7 @@ export function removals(found: Listing, isService: (name: string) => boolean): 
     for (const raw of rules)
       if (!known.has(`${id} ${canonical(raw)}`)) kept.add(chainId(tableOf(id), optionOf(raw, '-j') ?? optionOf(raw, '-g') ?? ''));
   }
+  if (kept.has(markChain)) ours.delete(markChain);
   for (const id of ours) add(tableOf(id), `:${nameOf(id)} - [0:0]`);
   for (const id of ours) if (!kept.has(id)) add(tableOf(id), `-X ${nameOf(id)}`);
   return lines;

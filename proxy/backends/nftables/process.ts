@@ -22,6 +22,9 @@ const pageBytes = 4096;
 export function startInteractive(command: readonly string[]): Promise<Interactive> {
   return new Promise((started, failed) => {
     const child: ChildProcessWithoutNullStreams = spawn('sh', ['-c', 'exec "$@" -i 2>&1', 'sh', ...command]);
+    // Heard first, and nothing else without a process: where descriptors have run out it has no streams either.
+    child.on('error', failed);
+    if (child.pid === undefined) return;
     const ended = Promise.withResolvers<void>();
     let heard = '';
     let waiting: { resolve: (said: string) => void; reject: (error: Error) => void } | undefined;
@@ -36,7 +39,6 @@ export function startInteractive(command: readonly string[]): Promise<Interactiv
     child.stderr.resume();
     // A process that died mid-sentence; `close` tells of it.
     child.stdin.on('error', () => undefined);
-    child.on('error', failed);
     child.on('close', (code, signal) => {
       waiting?.reject(crash(nftTool, code, signal, heard));
       ended.resolve();

@@ -262,6 +262,8 @@ describe('the iptables backend', () => {
     assert.deepEqual(left('filter'), ['INPUT', 'FORWARD', 'OUTPUT', 'DOCKER']);
     assert.deepEqual(left('nat'), ['PREROUTING', 'OUTPUT', 'POSTROUTING', 'CNI-X', 'KUBE-MARK-MASQ']);
     assert.deepEqual(fake.chain('nat', 'OUTPUT'), []);
+    // CNI's portmap masquerades by it.
+    assert.deepEqual(fake.chain('nat', 'KUBE-MARK-MASQ'), ['-j MARK --set-xmark 0x4000/0x4000']);
     assert.deepEqual(fake.chain('filter', 'FORWARD'), ['-j DOCKER']);
     assert.deepEqual(left('mangle'), []);
   });
