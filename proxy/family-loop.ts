@@ -73,8 +73,8 @@ export function createFamilyLoop(options: FamilyLoopOptions): FamilyLoop {
   const state = createFamilyState(backend.family);
   const dirty = new Set<string>();
   const culprits = new Map<string, { failures: number; retryAt: number; message: string }>();
-  // Conflicts that were told: frontend and claimant → owner.
-  const told = new Map<string, string>();
+  // Conflicts that were told: claimant → frontend → owner.
+  const told = new Map<string, Map<string, string>>();
   let settings = options.settings;
   let settingsChanged = false;
   let phase: 'closed' | 'filling' | 'pruning' | 'complete' = 'closed';
@@ -114,6 +114,7 @@ export function createFamilyLoop(options: FamilyLoopOptions): FamilyLoop {
       if (count++ >= plansPerStep) return;
       dirty.delete(key);
       const service = options.service(key);
+      if (service === undefined) told.delete(key);
       state.plan({ key, uid: service?.uid ?? '', createdMs: service?.createdMs ?? 0 }, options.plan(key));
     }
   }
@@ -158,10 +159,11 @@ export function createFamilyLoop(options: FamilyLoopOptions): FamilyLoop {
 
   function tellConflicts(): void {
     for (const conflict of state.takeConflicts()) {
-      const key = `${conflict.frontend.key} ${conflict.frontend.service}`;
-      if (told.get(key) === conflict.owner) continue;
-      told.set(key, conflict.owner);
-      onEvent(conflictEvent(conflict, options.service(conflict.frontend.service)));
+      const { key, service } = conflict.frontend;
+      const owners = told.get(service) ?? new Map<string, string>();
+      if (owners.get(key) === conflict.owner) continue;
+      told.set(service, owners.set(key, conflict.owner));
+      onEvent(conflictEvent(conflict, options.service(service)));
     }
   }
 

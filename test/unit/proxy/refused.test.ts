@@ -38,4 +38,22 @@ describe('Services that are refused', () => {
     await h.clock.advance(20_000);
     assert.ok(steps < 200, `looked at the clock ${steps} times`);
   });
+
+  test('a conflict is told once, and again of a Service that was deleted and made anew', async () => {
+    const h = house();
+    await h.synced();
+    const older = aService({ name: 'older', created: '2025-01-01T00:00:00Z', spec: { clusterIP: '10.96.1.1' } });
+    h.service(older);
+    const conflicts = (): number => h.events.filter(({ reason }) => reason === 'FrontendConflict').length;
+    for (const expected of [1, 1]) {
+      h.service(named('other', '10.96.1.1'));
+      await h.clock.advance(0);
+      assert.equal(conflicts(), expected);
+    }
+    h.services.delete('default/other');
+    await h.clock.advance(0);
+    h.service(named('other', '10.96.1.1'));
+    await h.clock.advance(0);
+    assert.equal(conflicts(), 2);
+  });
 });
