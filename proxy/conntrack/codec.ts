@@ -48,13 +48,16 @@ const protocolNumbers: Readonly<Record<Protocol, number>> = { tcp: 6, udp: 17, s
 const addressAttributes: Readonly<Record<Family, readonly [number, number]>> = { ip: [1, 2], ip6: [3, 4] };
 
 /**
- * A dump of the flows to a port, and to an IPv4 address where one is given: the kernel leaves the others out (since Linux 5.8).
+ * A dump of the flows of a protocol, to a port where one is given, and to an IPv4 address where one is given: the kernel leaves the others out (since Linux 5.8).
  * IPv6 addresses are for the reader to compare: the kernel's own comparison leaves out the equal ones
  * (ctnetlink_filter_match_tuple of net/netfilter/nf_conntrack_netlink.c, seen on 6.18).
  */
-export function dumpMessage(family: Family, protocol: Protocol, to: string | undefined, port: number): NetfilterMessage {
+export function dumpMessage(family: Family, protocol: Protocol, to: string | undefined, port: number | undefined): NetfilterMessage {
   const address = family === 'ip' ? to : undefined;
-  const flags = CTA_FILTER_F_CTA_PROTO_NUM | CTA_FILTER_F_CTA_PROTO_DST_PORT | (address === undefined ? 0 : CTA_FILTER_F_CTA_IP_DST);
+  const flags =
+    CTA_FILTER_F_CTA_PROTO_NUM |
+    (port === undefined ? 0 : CTA_FILTER_F_CTA_PROTO_DST_PORT) |
+    (address === undefined ? 0 : CTA_FILTER_F_CTA_IP_DST);
   return {
     type: NFNL_SUBSYS_CTNETLINK | IPCTNL_MSG_CT_GET,
     flags: NLM_F_REQUEST | NLM_F_DUMP,
@@ -65,7 +68,7 @@ export function dumpMessage(family: Family, protocol: Protocol, to: string | und
           attributes.nested(CTA_TUPLE_IP, () => attributes.bytes(addressAttributes[family][1], addressBytes(family, address)));
         attributes.nested(CTA_TUPLE_PROTO, () => {
           attributes.u8(CTA_PROTO_NUM, protocolNumbers[protocol]);
-          attributes.u16(CTA_PROTO_DST_PORT, port);
+          if (port !== undefined) attributes.u16(CTA_PROTO_DST_PORT, port);
         });
       });
       attributes.nested(CTA_FILTER, () => {

@@ -3,6 +3,7 @@ import type { Clock } from '../../agent/base/clock.ts';
 import { hasCode, messageOf } from '../../agent/base/errors.ts';
 import type { Log } from '../../agent/base/log.ts';
 import type { Family } from '../model/address.ts';
+import type { Protocol } from '../model/service-row.ts';
 import type { NetfilterMessage, ReadAttributes } from '../netlink.ts';
 import type { Commit } from '../programmed.ts';
 import { deleteMessage, dumpMessage, parseFlow } from './codec.ts';
@@ -25,6 +26,27 @@ export interface Conntrack extends AsyncDisposable {
   committed(family: Family, commits: readonly Commit[]): void;
 }
 
+/**
+ * For each dump the kernel goes through its whole table, whatever it is asked for (8 ms for 262,144 buckets): beyond so many
+ * requests of a protocol, as at start, all its flows are dumped once.
+ */
+const mostDumps = 8;
+
+interface Dump {
+  readonly protocol: Protocol;
+  readonly address: string | undefined;
+  readonly port: number | undefined;
+  readonly group: readonly ForgetRequest[];
+}
+
+function dumpsOf(requests: readonly ForgetRequest[]): Dump[] {
+  return [...Map.groupBy(requests, ({ protocol }) => protocol)].flatMap(([protocol, group]): Dump[] =>
+    group.length > mostDumps
+      ? [{ protocol, address: undefined, port: undefined, group }]
+      : group.map((request) => ({ protocol, address: request.address, port: request.port, group: [request] })),
+  );
+}
+
 /** Starts it. Rounds of one family run one after another; disposing waits for what is under way. */
 export function startConntrack(options: ConntrackOptions): Conntrack {
   const { clock, log } = options;
@@ -34,16 +56,17 @@ export function startConntrack(options: ConntrackOptions): Conntrack {
   async function forget(family: Family, requests: readonly ForgetRequest[]): Promise<void> {
     const startedAt = clock.mono();
     let deleted = 0;
-    for (const request of requests) {
+    for (const { protocol, address, port, group } of dumpsOf(requests)) {
       if (closed) return;
-      const { protocol, address, port } = request;
+      const byPort = Map.groupBy(group, (request) => request.port);
       try {
         const local = options.localAddresses();
         for (const payload of await options.request(dumpMessage(family, protocol, address, port))) {
           if (closed) return;
           const flow = parseFlow(family, payload, options.read);
-          if (flow === undefined || !isForgotten(flow, request, (text) => local.has(text))) continue;
-          if (await drop(family, flow)) deleted++;
+          if (flow === undefined) continue;
+          const goes = byPort.get(flow.to.port)?.some((request) => isForgotten(flow, request, (text) => local.has(text)));
+          if (goes && (await drop(family, flow))) deleted++;
         }
       } catch (error) {
         // The rules are right; only clients that were here before may be late to notice.

@@ -1,9 +1,12 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { collect, netlinkMessage, readAttributes } from '../../../agent/drivers/netlink/netlink.ts';
+import { systemClock } from '../../../agent/base/clock.ts';
+import { silentLog } from '../../../agent/base/log.ts';
+import { type AttributeWriter, collect, netlinkMessage, readAttributes } from '../../../agent/drivers/netlink/netlink.ts';
 import { dumpMessage, parseFlow } from '../../../proxy/conntrack/codec.ts';
 import { type Flow, forgetRequests, isForgotten } from '../../../proxy/conntrack/forget.ts';
 import { conntrackSysctls } from '../../../proxy/conntrack/sysctls.ts';
+import { startConntrack } from '../../../proxy/conntrack/worker.ts';
 import type { Endpoint } from '../../../proxy/model/endpoints.ts';
 import type { Frontend } from '../../../proxy/model/frontend.ts';
 import type { Protocol } from '../../../proxy/model/service-row.ts';
@@ -107,6 +110,46 @@ test('a dump says its filter, and flows of odd or cut messages are passed over',
   assert.deepEqual([...(ip ?? [])], [10, 96, 0, 10]);
   for (let length = 0; length < message.length; length++)
     assert.equal(parseFlow('ip', message.subarray(16, Math.max(16, length)), readAttributes), undefined);
+});
+
+test('a round of many Services asks the kernel once a protocol, and drops only what is theirs', async () => {
+  const asked: string[] = [];
+  const tuple = (source: number[], destination: number[], sourcePort: number, port: number) => (attributes: AttributeWriter) => {
+    attributes.nested(1, () => {
+      attributes.bytes(1, Uint8Array.from(source));
+      attributes.bytes(2, Uint8Array.from(destination));
+    });
+    attributes.nested(2, () => {
+      attributes.u8(1, 17);
+      attributes.u16(2, sourcePort);
+      attributes.u16(3, port);
+    });
+  };
+  const flowTo = (last: number, port: number): Buffer =>
+    netlinkMessage(0x100, 0, Buffer.from([2, 0, 0, 0]), (attributes) => {
+      attributes.nested(1, () => tuple([10, 1, 0, 9], [10, 96, 1, last], 4000, port)(attributes));
+      attributes.nested(2, () => tuple([10, 1, 0, 7], [10, 1, 0, 9], 5353, 4000)(attributes));
+      attributes.u32(12, last);
+      attributes.u32(3, 0);
+    }).subarray(16);
+  await using conntrack = startConntrack({
+    clock: systemClock,
+    log: silentLog,
+    read: readAttributes,
+    localAddresses: () => new Set(),
+    observe: () => undefined,
+    async request(message) {
+      asked.push(message.type === 0x101 ? 'dump' : 'delete');
+      return message.type === 0x101 ? [flowTo(1, 53), flowTo(2, 53), flowTo(2, 54), flowTo(200, 53)] : [];
+    },
+  });
+  const addresses = Array.from({ length: 100 }, (_, index) => `10.96.1.${index}`);
+  conntrack.committed(
+    'ip',
+    addresses.map((address) => commit('udp', [a], [b], address)),
+  );
+  for (let turn = 0; turn < 10; turn++) await new Promise(setImmediate);
+  assert.deepEqual(asked, ['dump', 'delete', 'delete']);
 });
 
 test('an answer of the kernel: whole, broken off, cut', () => {
