@@ -39,7 +39,9 @@ const ofAllKinds = [
 ];
 
 for (const variant of ['nft', 'legacy'] as const satisfies Variant[])
-  describe(`iptables under change, ${variant}`, { skip: variant === 'legacy' && !hasLegacy() }, () => {
+  describe(`iptables under change, ${variant}`, {
+    skip: variant === 'legacy' && !hasLegacy() && 'this kernel has no legacy iptables',
+  }, () => {
     let network: Network;
     const tool = (family: 'ip' | 'ip6' = 'ip') =>
       createIptables(family, { clock: systemClock, prefix: network.inside('node'), files: networkFiles(network), variant });
